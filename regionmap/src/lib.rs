@@ -1,0 +1,2 @@
+//! Maps of dirty regions: hierarchical in memory, in checksummed blocks on disk.
+#![forbid(unsafe_code)]

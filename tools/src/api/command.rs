@@ -1,0 +1,278 @@
+//! Commands, one variant a verb, as parsed and validated by the command line.
+
+use serde::{Deserialize, Serialize};
+
+/// One request of the client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Say what would happen, change nothing.
+    #[serde(default)]
+    pub test: bool,
+    /// Answer yes to questions.
+    #[serde(default)]
+    pub yes: bool,
+    /// The verb.
+    pub command: Command,
+}
+
+/// A size as the admin gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SizeSpec {
+    /// Bytes.
+    Bytes(u64),
+    /// That many more bytes.
+    Plus(u64),
+    /// That many fewer bytes.
+    Minus(u64),
+    /// Percent of the group's free space.
+    PercentFree(u32),
+    /// Percent of the group's space.
+    PercentVg(u32),
+    /// More by this percent of the free space.
+    PlusPercentFree(u32),
+}
+
+/// `VG/LV`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LvName {
+    /// Group.
+    pub vg: String,
+    /// Volume.
+    pub lv: String,
+}
+
+impl std::fmt::Display for LvName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.vg, self.lv)
+    }
+}
+
+/// What listings list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportKind {
+    /// Physical volumes.
+    Pv,
+    /// Volume groups.
+    Vg,
+    /// Volumes.
+    Lv,
+    /// Plexes.
+    Plex,
+    /// Feeds.
+    Feed,
+    /// Peers.
+    Peer,
+    /// This node.
+    Node,
+    /// Points in time.
+    Point,
+    /// Events.
+    Event,
+}
+
+/// A verb with its arguments. Paths are absolute: the client resolves them.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verb")]
+pub enum Command {
+    Pvcreate {
+        paths: Vec<String>,
+        force: bool,
+    },
+    Pvremove {
+        paths: Vec<String>,
+        force: bool,
+    },
+    Pvresize {
+        paths: Vec<String>,
+        size: Option<u64>,
+    },
+    Vgcreate {
+        vg: String,
+        pvs: Vec<String>,
+        extent_size: Option<u64>,
+        force: bool,
+    },
+    Vgextend {
+        vg: String,
+        pvs: Vec<String>,
+        force: bool,
+    },
+    Vgreduce {
+        vg: String,
+        pvs: Vec<String>,
+        missing: bool,
+    },
+    Vgremove {
+        vg: String,
+        force: bool,
+    },
+    Vgrename {
+        vg: String,
+        new: String,
+    },
+    Vgchange {
+        vg: Option<String>,
+        active: bool,
+    },
+    Vgexport {
+        vg: String,
+    },
+    Vgimport {
+        vg: String,
+    },
+    Vgcfgbackup {
+        vg: String,
+        file: Option<String>,
+    },
+    Vgcfgrestore {
+        vg: String,
+        file: Option<String>,
+        force: bool,
+    },
+    /// Look for disks again, in these places too.
+    Vgscan {
+        paths: Vec<String>,
+    },
+    Lvcreate {
+        lv: LvName,
+        size: SizeSpec,
+        mirrors: u32,
+        stripes: u32,
+        stripe_size: Option<u64>,
+        pvs: Vec<String>,
+        /// Leave the volume inactive.
+        inactive: bool,
+        frontend: Option<String>,
+    },
+    Lvextend {
+        lv: LvName,
+        size: SizeSpec,
+        pvs: Vec<String>,
+    },
+    Lvreduce {
+        lv: LvName,
+        size: SizeSpec,
+        force: bool,
+    },
+    Lvremove {
+        lv: LvName,
+        force: bool,
+    },
+    Lvrename {
+        lv: LvName,
+        new: String,
+    },
+    Lvchange {
+        lv: LvName,
+        change: LvChange,
+    },
+    Lvdisplay {
+        lv: LvName,
+    },
+    Plexattach {
+        lv: LvName,
+        pvs: Vec<String>,
+    },
+    Plexdetach {
+        lv: LvName,
+        plex: String,
+        force: bool,
+    },
+    Plexsync {
+        lv: LvName,
+        verify: bool,
+    },
+    Feedattach {
+        lv: LvName,
+        peer: String,
+        target: Option<LvName>,
+        mode: Option<String>,
+        create: bool,
+        rate: Option<u64>,
+        discard_peer: bool,
+    },
+    Feedwait {
+        lv: LvName,
+        peer: String,
+        state: String,
+        timeout_secs: Option<u64>,
+    },
+    Feedpause {
+        lv: LvName,
+        peer: String,
+    },
+    Feedresume {
+        lv: LvName,
+        peer: String,
+    },
+    Feeddetach {
+        lv: LvName,
+        peer: String,
+        point: Option<String>,
+        force: bool,
+    },
+    Feedswap {
+        lv: LvName,
+        peer: String,
+        point: Option<String>,
+        online: bool,
+        discard_local: bool,
+        while_open: bool,
+    },
+    Feedverify {
+        lv: LvName,
+        peer: String,
+        repair: bool,
+    },
+    Peeradd {
+        name: String,
+        addr: String,
+        fingerprint: String,
+        data: Vec<String>,
+        allow: Vec<String>,
+        plaintext: bool,
+    },
+    Peerremove {
+        name: String,
+    },
+    /// A listing; `lv`, `peer` narrow it.
+    Report {
+        kind: ReportKind,
+        vg: Option<String>,
+        lv: Option<LvName>,
+        peer: Option<String>,
+    },
+    Events {
+        follow: bool,
+    },
+    Status,
+}
+
+/// What `lvchange` changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum LvChange {
+    /// `-ay`, with a front end: `ublk`, `nbd` or `both`.
+    Activate {
+        /// Chosen front end; the daemon chooses where there is none.
+        frontend: Option<String>,
+    },
+    /// `-an`.
+    Deactivate {
+        /// Even while it is open.
+        force: bool,
+    },
+    /// `--offline PLEX`.
+    Offline {
+        /// The plex.
+        plex: String,
+    },
+    /// `--online PLEX`: back again, resyncs.
+    Online {
+        /// The plex.
+        plex: String,
+    },
+}

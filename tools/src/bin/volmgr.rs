@@ -1,0 +1,2 @@
+//! volmgr
+fn main() {}

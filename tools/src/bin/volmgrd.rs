@@ -1,0 +1,2 @@
+//! volmgrd
+fn main() {}

@@ -1,0 +1,3 @@
+//! The programs: `volmgr`, the tool, and `volmgrd`, the daemon, which wires all parts together.
+
+pub mod api;

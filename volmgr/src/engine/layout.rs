@@ -1,0 +1,68 @@
+//! What the engine is told about its volume.
+
+use super::{DiskId, DiskRange, FeedId, PlexId};
+use crate::model::{FeedMode, PlexState};
+
+/// One volume as the engine sees it: names resolved to numbers, extents to bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeLayout {
+    /// Size in bytes.
+    pub size: u64,
+    /// Unit of dirty tracking in bytes, a power of two.
+    pub region_size: u64,
+    /// The data plexes.
+    pub plexes: Vec<PlexLayout>,
+    /// The feeds.
+    pub feeds: Vec<FeedLayout>,
+    /// The valid copies of the log; all have the same length.
+    pub log: Vec<DiskRange>,
+    /// Every disk that flushes go to, by plex, is in the plex's `map`.
+    /// Refuse writes that do not come from the feed.
+    pub fed: bool,
+}
+
+/// One data plex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlexLayout {
+    /// Which.
+    pub id: PlexId,
+    /// Its state in the metadata.
+    pub state: PlexState,
+    /// Its map's slot in the log.
+    pub map_slot: u32,
+    /// Where its address space lies, in order and without gaps; together the volume's size
+    /// (rounded up to whole extents).
+    pub map: Vec<Piece>,
+}
+
+/// A piece of a plex's address space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes in a row.
+    Concat(DiskRange),
+    /// Stripes of `stripe_size` bytes, dealt round over the columns, which have equal lengths.
+    Striped {
+        /// Bytes per stripe.
+        stripe_size: u64,
+        /// The columns.
+        columns: Vec<DiskRange>,
+    },
+}
+
+/// One feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedLayout {
+    /// Which; also its map's slot in the log.
+    pub id: FeedId,
+    /// When writes are acknowledged.
+    pub mode: FeedMode,
+    /// The other side has nothing yet: the map starts all dirty.
+    pub fresh: bool,
+}
+
+/// Number of a disk in the tables above.
+impl From<u32> for DiskId {
+    fn from(value: u32) -> Self {
+        Self(value)
+    }
+}

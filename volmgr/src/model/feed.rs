@@ -1,0 +1,113 @@
+//! Feeds, points in time, generations.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Which way payload flows, seen from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// This node is the source.
+    Out,
+    /// This node is the sink.
+    In,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedMode {
+    /// When the local plexes have it.
+    Async,
+    /// When the sink has it durable, too.
+    Sync,
+}
+
+/// What the admin wants of a feed. What it is doing right now is the daemon's to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum FeedIntent {
+    /// Connected and flowing.
+    Attached,
+    /// Tracking only, until resumed.
+    Paused,
+    /// On the way to a named point: the mark may or may not have reached the sink.
+    Detaching {
+        /// The point.
+        point: Uuid,
+        /// Its name.
+        name: String,
+    },
+    /// Ended in good order at this point; the map holds what changed here since.
+    Split {
+        /// The point.
+        point: Uuid,
+    },
+}
+
+/// One feed of a volume. Both sides keep a record of it, under the same UUID.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// Identity, shared by both sides.
+    pub uuid: Uuid,
+    /// The peer, by its name in the peer list.
+    pub peer: String,
+    /// The volume over there, `VG/LV`.
+    pub peer_lv: String,
+    /// Which way payload flows now.
+    pub direction: Direction,
+    /// Grows by one with each swap; where the two sides differ, the higher one is right.
+    pub role_epoch: u64,
+    /// This side makes the connections.
+    pub initiator: bool,
+    /// When writes are acknowledged.
+    pub mode: FeedMode,
+    /// What the admin wants.
+    pub intent: FeedIntent,
+    /// At a sink: the content here is a point in the source's write order, and durable.
+    pub consistent: bool,
+    /// The first full copy has ended once; before that nothing here is worth keeping.
+    pub seeded: bool,
+    /// Slot in the volume's log of the map of what the other side may miss.
+    pub map_slot: u32,
+    /// Upper bound of resync traffic in bytes per second, 0 for none.
+    pub rate: u64,
+    /// Session identities, newest first, at most two: tells a peer that was rolled back.
+    pub epochs: Vec<Uuid>,
+}
+
+/// Names the state of a volume's data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// This state. Changes when writing begins on a state that someone else has a copy of.
+    pub current: Uuid,
+    /// The states before it, newest first, at most [`Generation::HISTORY_MAX`].
+    pub history: Vec<Uuid>,
+}
+
+impl Generation {
+    /// Longest history kept.
+    pub const HISTORY_MAX: usize = 32;
+
+    /// Moves on to a new state.
+    pub fn advance(&mut self, next: Uuid) {
+        self.history.insert(0, self.current);
+        self.history.truncate(Self::HISTORY_MAX);
+        self.current = next;
+    }
+}
+
+/// A named point in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Identity; also the generation of the data at that point.
+    pub uuid: Uuid,
+    /// Name, unique within the volume.
+    pub name: String,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub time: u64,
+    /// The feed that made it.
+    pub feed: Uuid,
+    /// The peer of that feed.
+    pub peer: String,
+}

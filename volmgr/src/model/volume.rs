@@ -1,0 +1,127 @@
+//! Volumes, plexes and subdisks.
+
+use super::{Feed, Generation, Point};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Who may write to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Its users.
+    Normal,
+    /// Its feed only: the volume is the sink.
+    Feed,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Identity; the name can change.
+    pub uuid: Uuid,
+    /// Name within the group.
+    pub name: String,
+    /// Size in extents of the group.
+    pub extents: u64,
+    /// Should be served whenever the group is.
+    pub active: bool,
+    /// Front end asked for at activation: `ublk`, `nbd`, `both` or `auto`.
+    pub frontend: String,
+    /// Who may write.
+    pub role: Role,
+    /// Unit of dirty tracking in bytes, a power of two.
+    pub region_size: u64,
+    /// Which state of the data this is.
+    pub generation: Generation,
+    /// The data plexes.
+    pub plexes: Vec<Plex>,
+    /// The copies of the volume's log (dirty-region log, maps of plexes and feeds).
+    pub log: Vec<LogCopy>,
+    /// The feeds.
+    pub feeds: Vec<Feed>,
+    /// Named points in time that this node knows of.
+    pub points: Vec<Point>,
+}
+
+/// State of a data plex. The transitions are drawn in `docs/states.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlexState {
+    /// Never had content.
+    Empty,
+    /// Being filled from an active plex; gets all writes.
+    Syncing,
+    /// Has every acknowledged write.
+    Active,
+    /// Missed writes; its map says which regions.
+    Stale,
+    /// I/O errors.
+    Failed,
+    /// Taken off by the admin; its map collects what it misses.
+    Offline,
+}
+
+/// How a plex's subdisks make up its address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Layout {
+    /// One subdisk after the other.
+    Concat,
+    /// Stripes of `stripe_size` bytes dealt round over `columns` columns. A volume that was
+    /// extended has several stripe sets, one behind the other: see [`Subdisk::plex_extent`].
+    Striped {
+        /// Number of columns, at least 2.
+        columns: u32,
+        /// Bytes per stripe, a power of two, at least 4 KiB, at most the extent size.
+        stripe_size: u64,
+    },
+}
+
+/// One complete copy of a volume's address space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plex {
+    /// Identity.
+    pub uuid: Uuid,
+    /// Number within the volume, never reused while the volume lives; the name is `plexN`.
+    pub number: u32,
+    /// State.
+    pub state: PlexState,
+    /// Layout.
+    pub layout: Layout,
+    /// The subdisks, by `plex_extent`, then `column`.
+    pub subdisks: Vec<Subdisk>,
+    /// Slot in the volume's log of the map of what this plex misses.
+    pub map_slot: u32,
+}
+
+/// A run of contiguous extents on one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subdisk {
+    /// The disk.
+    pub pv: Uuid,
+    /// First extent on the disk.
+    pub pv_extent: u64,
+    /// Length in extents.
+    pub extents: u64,
+    /// First extent of the plex that this subdisk (concatenated) or its stripe set (striped)
+    /// serves. In a stripe set all columns have the same `plex_extent` and the same `extents`, and
+    /// the set covers `extents * columns` extents of the plex.
+    pub plex_extent: u64,
+    /// Column in a stripe set; 0 in a concatenated plex.
+    pub column: u32,
+}
+
+/// One copy of a volume's log, in its own subdisk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCopy {
+    /// The plex whose disk it shares, so that they live and die together.
+    pub plex: Uuid,
+    /// The disk.
+    pub pv: Uuid,
+    /// First extent on the disk.
+    pub pv_extent: u64,
+    /// Length in extents.
+    pub extents: u64,
+    /// False where this copy missed updates and must not be read.
+    pub valid: bool,
+}
