@@ -1,0 +1,316 @@
+//! Options of `volmgrd` and its configuration file; flags beat the file, the file beats defaults.
+
+use super::StartError;
+use crate::paths::Paths;
+use clap::Parser;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Serves volumes and their feeds.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "volmgrd",
+    version,
+    about = "Volume manager daemon: serves volumes and their feeds"
+)]
+pub struct Options {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the node's key, peers, known disks and events
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Name of this node (default: the host name)
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Where this node stands, for the reader
+    #[arg(long, value_name = "TAG")]
+    pub location: Option<String>,
+    /// Where peers connect to
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where NBD clients connect to; may be given several times
+    #[arg(long, value_name = "unix:PATH|tcp:ADDR:PORT")]
+    pub nbd: Vec<NbdAddress>,
+    /// Where to answer HTTP requests for metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Stay in the foreground (volmgrd always does; accepted for scripts)
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// A place where NBD clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NbdAddress {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for NbdAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err("the socket's path must be absolute".into());
+            }
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        if let Some(addr) = text.strip_prefix("tcp:") {
+            return addr
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| format!("`{addr}` is not ADDR:PORT"));
+        }
+        Err("must be unix:PATH or tcp:ADDR:PORT".into())
+    }
+}
+
+impl std::fmt::Display for NbdAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(addr) => write!(f, "tcp:{addr}"),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileConfig {
+    state_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    node: Option<String>,
+    location: Option<String>,
+    listen: Option<SocketAddr>,
+    nbd: Vec<String>,
+    metrics: Option<SocketAddr>,
+    scan: ScanConfig,
+    log: LogConfig,
+}
+
+/// `[scan]`: where to look for disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScanConfig {
+    /// Shell globs of paths.
+    pub paths: Vec<String>,
+    /// Look at all block devices; by default root does.
+    pub devices: Option<bool>,
+}
+
+/// `[log]`: how to log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// As in `RUST_LOG`, which beats it.
+    pub filter: Option<String>,
+}
+
+/// Everything the daemon needs to know to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Folder of the state that is not on the disks.
+    pub state_dir: PathBuf,
+    /// Folder of sockets, made at start with mode 0700.
+    pub runtime_dir: PathBuf,
+    /// Control socket.
+    pub socket: PathBuf,
+    /// Name of this node, where the admin gave one.
+    pub node: Option<String>,
+    /// Location tag, where the admin gave one.
+    pub location: Option<String>,
+    /// Where peers connect to.
+    pub listen: Option<SocketAddr>,
+    /// Where NBD clients connect to.
+    pub nbd: Vec<NbdAddress>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Where to look for disks.
+    pub scan: ScanConfig,
+    /// How to log.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Merges options, file and defaults. A file that was named must exist.
+    pub fn load(options: &Options, defaults: &Paths) -> Result<Self, StartError> {
+        let (path, named) = match &options.config {
+            Some(path) => (path.as_path(), true),
+            None => (defaults.config_file.as_path(), false),
+        };
+        let file = read_file(path, named)?;
+        let bad = |why: String| StartError::Config {
+            path: path.to_owned(),
+            why,
+        };
+        let mut nbd = options.nbd.clone();
+        if nbd.is_empty() {
+            for text in &file.nbd {
+                nbd.push(text.parse().map_err(|why| bad(format!("nbd: {why}")))?);
+            }
+        }
+        let socket = absolute(options.socket.clone().or(file.socket));
+        // The NBD socket lies beside the control socket, so that two daemons of one user that
+        // have different control sockets do not meet.
+        let runtime_dir = match &socket {
+            Some(socket) => socket
+                .parent()
+                .filter(|dir| !dir.as_os_str().is_empty())
+                .unwrap_or(Path::new("."))
+                .to_owned(),
+            None => defaults.runtime_dir.clone(),
+        };
+        let socket = socket.unwrap_or_else(|| defaults.socket.clone());
+        if nbd.is_empty() {
+            // Named after the control socket for the same reason.
+            let mut name = socket
+                .file_stem()
+                .map_or_else(|| "volmgrd".into(), |stem| stem.to_owned());
+            name.push("-nbd.sock");
+            nbd.push(NbdAddress::Unix(runtime_dir.join(name)));
+        }
+        Ok(Self {
+            state_dir: absolute(options.state_dir.clone().or(file.state_dir))
+                .unwrap_or_else(|| defaults.state_dir.clone()),
+            runtime_dir,
+            socket,
+            node: options.node.clone().or(file.node),
+            location: options.location.clone().or(file.location),
+            listen: options.listen.or(file.listen),
+            nbd,
+            metrics: options.metrics.or(file.metrics),
+            scan: file.scan,
+            log: file.log,
+        })
+    }
+}
+
+/// Paths that outlive the daemon's idea of its working folder.
+fn absolute(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.map(|path| std::path::absolute(&path).unwrap_or(path))
+}
+
+fn read_file(path: &Path, named: bool) -> Result<FileConfig, StartError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
+            return Ok(FileConfig::default());
+        }
+        Err(error) => {
+            return Err(StartError::Config {
+                path: path.to_owned(),
+                why: error.to_string(),
+            });
+        }
+    };
+    toml::from_str(&text).map_err(|error| StartError::Config {
+        path: path.to_owned(),
+        // Its Display draws the line over several lines; the message alone fits one.
+        why: match error.span() {
+            Some(span) => {
+                let before = &text.as_bytes()[..span.start.min(text.len())];
+                let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+                format!("line {line}: {}", error.message())
+            }
+            None => error.message().to_string(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults(dir: &Path) -> Paths {
+        Paths {
+            runtime_dir: dir.join("run"),
+            socket: dir.join("run/volmgrd.sock"),
+            state_dir: dir.join("state"),
+            config_file: dir.join("volmgrd.toml"),
+        }
+    }
+
+    #[test]
+    fn flags_beat_the_file_beats_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = defaults(dir.path());
+        std::fs::write(
+            &paths.config_file,
+            "node = \"from-file\"\nlocation = \"cellar\"\nnbd = [\"tcp:127.0.0.1:10809\"]\n[scan]\npaths = [\"/disks/*\"]\n[log]\nformat = \"json\"\n",
+        )
+        .unwrap();
+        let options = Options {
+            node: Some("from-flag".into()),
+            ..Options::default()
+        };
+        let config = Config::load(&options, &paths).unwrap();
+        assert_eq!(config.node.as_deref(), Some("from-flag"));
+        assert_eq!(config.location.as_deref(), Some("cellar"));
+        assert_eq!(config.state_dir, dir.path().join("state"));
+        assert_eq!(config.nbd, ["tcp:127.0.0.1:10809".parse().unwrap()]);
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert_eq!(config.scan.paths, ["/disks/*"]);
+    }
+
+    #[test]
+    fn the_nbd_socket_lies_beside_the_control_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            socket: Some("/tmp/x/a.sock".into()),
+            ..Options::default()
+        };
+        let config = Config::load(&options, &defaults(dir.path())).unwrap();
+        assert_eq!(config.nbd, [NbdAddress::Unix("/tmp/x/a-nbd.sock".into())]);
+        assert_eq!(config.runtime_dir, Path::new("/tmp/x"));
+    }
+
+    #[test]
+    fn a_named_file_must_exist_and_unknown_keys_are_refused_with_their_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = defaults(dir.path());
+        let mut options = Options {
+            config: Some(dir.path().join("absent.toml")),
+            ..Options::default()
+        };
+        assert!(Config::load(&options, &paths).is_err());
+        std::fs::write(&paths.config_file, "node = \"a\"\nnoed = \"b\"\n").unwrap();
+        options.config = None;
+        let error = Config::load(&options, &paths).unwrap_err().to_string();
+        assert!(
+            error.contains("line 2") && error.contains("noed"),
+            "{error}"
+        );
+        assert!(!error.contains('\n'));
+    }
+
+    #[test]
+    fn nbd_addresses() {
+        assert!("unix:rel".parse::<NbdAddress>().is_err());
+        assert!("tcp:nowhere".parse::<NbdAddress>().is_err());
+        assert!("http://x".parse::<NbdAddress>().is_err());
+        let tcp: NbdAddress = "tcp:[::1]:10809".parse().unwrap();
+        assert_eq!(tcp.to_string(), "tcp:[::1]:10809");
+    }
+}

@@ -1,0 +1,254 @@
+//! A disk that this daemon has opened and claimed for itself.
+//!
+//! Two daemons that write the same metadata would destroy it, so a disk is only ever used under a
+//! claim: `O_EXCL` on a block device (which also keeps mounts and device-mapper away), an exclusive
+//! `flock` on a regular file. The claim lives as long as the [`FilePv`]. The lane opens the disk
+//! a second time, without a claim of its own: a second `O_EXCL` would collide with this one.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Which disk it is, whatever it is called: the device number, or the file system and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DiskKey {
+    /// A block device, by its number.
+    Device(u64),
+    /// A regular file.
+    File {
+        /// Device of the file system.
+        dev: u64,
+        /// Inode.
+        ino: u64,
+    },
+}
+
+/// Why a disk cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Nothing there.
+    #[error("no such file or device")]
+    Missing,
+    /// A folder, a socket, …
+    #[error("neither a block device nor a regular file")]
+    NotADisk,
+    /// Someone else has it.
+    #[error("in use: mounted, part of another device, or used by another volmgrd")]
+    InUse,
+    /// The kernel said no.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl ClaimError {
+    fn from_open(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::ResourceBusy => Self::InUse,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl DiskKey {
+    /// Of the disk at this path.
+    pub fn of(path: &Path) -> Result<Self, ClaimError> {
+        let metadata = std::fs::metadata(path).map_err(ClaimError::from_open)?;
+        let kind = metadata.file_type();
+        if kind.is_block_device() {
+            Ok(Self::Device(metadata.rdev()))
+        } else if kind.is_file() {
+            Ok(Self::File {
+                dev: metadata.dev(),
+                ino: metadata.ino(),
+            })
+        } else {
+            Err(ClaimError::NotADisk)
+        }
+    }
+}
+
+/// An open disk; see the module's documentation for the claim.
+#[derive(Debug, Clone)]
+pub struct FilePv {
+    file: Arc<File>,
+    path: PathBuf,
+    key: DiskKey,
+    size: u64,
+}
+
+impl FilePv {
+    /// Opens for writing and claims it.
+    pub fn claim(path: &Path) -> Result<Self, ClaimError> {
+        let key = DiskKey::of(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if let DiskKey::Device(_) = key {
+            options.custom_flags(libc::O_EXCL);
+        }
+        let file = options.open(path).map_err(ClaimError::from_open)?;
+        if let DiskKey::File { .. } = key {
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(ClaimError::InUse),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        Self::new(file, path, key)
+    }
+
+    /// Opens for reading, without a claim: for looking at what may not be ours.
+    pub fn look(path: &Path) -> Result<Self, ClaimError> {
+        let key = DiskKey::of(path)?;
+        let file = File::open(path).map_err(ClaimError::from_open)?;
+        Self::new(file, path, key)
+    }
+
+    fn new(mut file: File, path: &Path, key: DiskKey) -> Result<Self, ClaimError> {
+        // The end is the size for block devices as well as for files.
+        let size = file.seek(SeekFrom::End(0))?;
+        Ok(Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            key,
+            size,
+        })
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which disk it is.
+    pub fn key(&self) -> DiskKey {
+        self.key
+    }
+
+    /// Is it a regular file?
+    pub fn is_file(&self) -> bool {
+        matches!(self.key, DiskKey::File { .. })
+    }
+
+    /// Size in bytes when it was opened.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Size in bytes now.
+    pub fn size_now(&self) -> io::Result<u64> {
+        (&*self.file).seek(SeekFrom::End(0))
+    }
+
+    /// Is the disk that was opened still what its path leads to? A file that was deleted, or a
+    /// device that was pulled and came back as another, is not.
+    pub fn still_there(&self) -> bool {
+        DiskKey::of(&self.path).is_ok_and(|key| key == self.key)
+    }
+
+    /// Fills the buffer.
+    pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    /// Writes all of it.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at)
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Makes a range read as zeroes without writing them: a hole in a file, an offloaded
+    /// write-zeroes on a device.
+    pub fn punch(&self, at: u64, len: u64) -> io::Result<()> {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let offset = i64::try_from(at).map_err(io::Error::other)?;
+        let len = i64::try_from(len).map_err(io::Error::other)?;
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&*self.file, flags, offset, len).map_err(io::Error::from)
+    }
+
+    /// Makes a range read as zeroes by writing them.
+    pub fn write_zeroes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
+        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        while len > 0 {
+            let step = len.min(ZEROES.len() as u64);
+            self.write_at(at, &ZEROES[..step as usize])?;
+            at += step;
+            len -= step;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_keeps_others_away_and_ends_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        let first = FilePv::claim(&path).unwrap();
+        assert_eq!(first.size(), 1 << 20);
+        assert!(matches!(FilePv::claim(&path), Err(ClaimError::InUse)));
+        FilePv::look(&path).unwrap();
+        drop(first);
+        FilePv::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            FilePv::claim(dir.path()),
+            Err(ClaimError::NotADisk)
+        ));
+        assert!(matches!(
+            FilePv::claim(&dir.path().join("absent")),
+            Err(ClaimError::Missing)
+        ));
+    }
+
+    #[test]
+    fn names_do_not_matter_for_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(DiskKey::of(&path).unwrap(), DiskKey::of(&link).unwrap());
+        let disk = FilePv::claim(&path).unwrap();
+        assert!(disk.still_there());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!disk.still_there());
+    }
+
+    #[test]
+    fn zeroes_by_hole_and_by_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, vec![7; 300 << 10]).unwrap();
+        let disk = FilePv::claim(&path).unwrap();
+        disk.write_zeroes(4096, 200 << 10).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(
+            bytes[4096..4096 + (200 << 10)]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
+        assert_eq!(bytes[4095], 7);
+        assert_eq!(bytes[4096 + (200 << 10)], 7);
+        // Not every file system has holes; those that do give zeroes and keep the size.
+        if disk.punch(0, 4096).is_ok() {
+            assert_eq!(std::fs::read(&path).unwrap()[..4096], [0; 4096]);
+        }
+        assert_eq!(disk.size_now().unwrap(), 300 << 10);
+    }
+}

@@ -1,0 +1,7 @@
+//! Disks as the control plane uses them: opened, claimed, and read and written for metadata.
+
+mod claim;
+mod scan;
+
+pub use claim::{ClaimError, DiskKey, FilePv};
+pub use scan::{ScanRoots, candidates};

@@ -1,0 +1,62 @@
+//! What the process asks of the kernel before it serves block devices: the machine's memory reclaim
+//! may depend on it, so it must not wait for memory or be dragged along by mounts.
+//!
+//! Nothing here is needed for correctness, so what is not permitted is a warning.
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Files a daemon with many volumes, clients and feeds may need.
+const OPEN_FILES_WANTED: u64 = 65_536;
+
+/// Prepares the process; returns what could not be done. Call before the first thread starts:
+/// a mount namespace belongs to a thread.
+pub fn prepare() -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Err(why) = raise_open_files() {
+        warnings.push(format!("cannot raise the limit of open files: {why}"));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return warnings;
+    }
+    if let Err(why) = own_mount_namespace() {
+        warnings.push(format!("cannot have an own mount namespace: {why}"));
+    }
+    if let Err(why) = super::sys::set_io_flusher() {
+        warnings.push(format!("cannot become an I/O flusher: {why}"));
+    }
+    // ONFAULT is not offered by mlockall's wrapper; CURRENT|FUTURE without it would fault in
+    // every thread's whole stack. So lock what is there now and let the pools lock themselves.
+    if let Err(why) = mlockall(MlockAllFlags::MCL_CURRENT) {
+        warnings.push(format!("cannot lock memory: {why}"));
+    }
+    warnings
+}
+
+fn raise_open_files() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = if nix::unistd::geteuid().is_root() {
+        OPEN_FILES_WANTED.max(hard)
+    } else {
+        hard
+    };
+    if soft >= wanted {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted.max(hard))
+}
+
+/// Slave, not private: an unmount on the host must reach this namespace too, or the daemon would
+/// keep every file system busy that was mounted when it started.
+fn own_mount_namespace() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+}
