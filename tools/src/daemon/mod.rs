@@ -23,16 +23,27 @@
 //!
 //! [`Group`]: volmgr::model::Group
 
+pub mod active;
 pub mod config;
 pub mod disks;
 pub mod error;
 pub mod events;
+pub mod feed_hook;
+pub mod groups;
 mod logging;
+mod metrics;
+pub mod node;
 pub mod peers;
 mod process;
 pub mod rows;
+mod server;
+mod start;
 pub mod state;
 mod sys;
+pub mod verbs;
 
 pub use config::{Config, Options};
 pub use error::StartError;
+pub use feed_hook::{BoxFuture, FeedService};
+pub use node::{Node, StopSignal};
+pub use start::run;

@@ -10,6 +10,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which disk it is, whatever it is called: the device number, or the file system and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,7 +78,12 @@ pub struct FilePv {
     path: PathBuf,
     key: DiskKey,
     size: u64,
+    claimed: bool,
+    epoch: u64,
 }
+
+/// Counts openings.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
 
 impl FilePv {
     /// Opens for writing and claims it.
@@ -96,17 +102,17 @@ impl FilePv {
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
-        Self::new(file, path, key)
+        Self::new(file, path, key, true)
     }
 
     /// Opens for reading, without a claim: for looking at what may not be ours.
     pub fn look(path: &Path) -> Result<Self, ClaimError> {
         let key = DiskKey::of(path)?;
         let file = File::open(path).map_err(ClaimError::from_open)?;
-        Self::new(file, path, key)
+        Self::new(file, path, key, false)
     }
 
-    fn new(mut file: File, path: &Path, key: DiskKey) -> Result<Self, ClaimError> {
+    fn new(mut file: File, path: &Path, key: DiskKey, claimed: bool) -> Result<Self, ClaimError> {
         // The end is the size for block devices as well as for files.
         let size = file.seek(SeekFrom::End(0))?;
         Ok(Self {
@@ -114,6 +120,8 @@ impl FilePv {
             path: path.to_owned(),
             key,
             size,
+            claimed,
+            epoch: EPOCH.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -135,6 +143,22 @@ impl FilePv {
     /// Size in bytes when it was opened.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Was it claimed, or only opened for looking?
+    pub fn is_claimed(&self) -> bool {
+        self.claimed
+    }
+
+    /// Number of this opening; no two are the same.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Looks again how large it is.
+    pub fn refresh_size(&mut self) -> io::Result<()> {
+        self.size = self.size_now()?;
+        Ok(())
     }
 
     /// Size in bytes now.
@@ -183,6 +207,24 @@ impl FilePv {
             len -= step;
         }
         Ok(())
+    }
+}
+
+impl volmgr::metadata::PvIo for FilePv {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+        FilePv::read_at(self, at, buf)
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        FilePv::write_at(self, at, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        FilePv::sync(self)
     }
 }
 

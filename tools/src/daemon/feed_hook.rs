@@ -1,0 +1,41 @@
+//! What the feeds (`daemon/feeds`) do for the rest of the daemon. The rest knows this trait only.
+
+use super::verbs::Ctx;
+use crate::api::{Command, Failure, LvName, ReportKind, Row};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A future that a trait object may return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The feeds of this node.
+pub trait FeedService: Send + Sync {
+    /// A `feed…` verb. Called without the verb lock; take it ([`super::Node::verb_lock`]) where
+    /// things are changed.
+    fn command<'a>(
+        &'a self,
+        ctx: &'a Ctx,
+        command: &'a Command,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Rows of a listing ([`ReportKind::Feed`], [`ReportKind::Point`]).
+    fn rows(&self, kind: ReportKind, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>;
+
+    /// `feeds` of a volume as lines of `lvdisplay`, without indentation.
+    fn describe(&self, lv: &LvName) -> Vec<String>;
+
+    /// State of the connection to a peer for `peers`: `connected`, `idle`, …
+    fn peer_state(&self, peer: &str) -> String;
+
+    /// A volume has been activated: its lane is there ([`super::Node::lane`]).
+    fn activated(&self, lv: &LvName);
+
+    /// A volume is about to be deactivated: let go of its lane, then return.
+    fn deactivating<'a>(&'a self, lv: &'a LvName) -> BoxFuture<'a, ()>;
+
+    /// The peer list has changed.
+    fn peers_changed(&self);
+
+    /// The daemon stops: end connections in good order, then return.
+    fn stop(&self) -> BoxFuture<'_, ()>;
+}

@@ -1,0 +1,279 @@
+//! The node: everything the daemon knows, and the few things everyone needs of it.
+
+use super::active::{ActiveVolumes, VolumeLane};
+use super::disks::ScanRoots;
+use super::events::EventLog;
+use super::groups::{CommitError, GroupView, Groups};
+use super::peers::Peers;
+use super::state::{NodeFile, StateDir};
+use super::{Config, FeedService, StartError};
+use crate::api::{Failure, LvName};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, watch};
+use uuid::Uuid;
+use volmgr::model::{Group, Volume};
+
+const DEVICES_FILE: &str = "devices.json";
+
+/// The node. See the module's documentation for who calls what.
+pub struct Node {
+    /// Configuration of the daemon.
+    pub config: Config,
+    /// The state directory.
+    pub state: StateDir,
+    /// Who this node is.
+    pub identity: NodeFile,
+    /// The peers.
+    pub peers: Peers,
+    /// The groups.
+    pub groups: Groups,
+    /// The volumes that are served.
+    pub active: ActiveVolumes,
+    /// What happened.
+    pub events: EventLog,
+    devices: Mutex<BTreeSet<PathBuf>>,
+    verbs: AsyncMutex<()>,
+    stop: watch::Sender<bool>,
+    feeds: OnceLock<Arc<dyn FeedService>>,
+}
+
+/// Tells that the daemon is stopping.
+#[derive(Clone, Debug)]
+pub struct StopSignal(watch::Receiver<bool>);
+
+impl StopSignal {
+    /// Returns when the daemon begins to stop.
+    pub async fn wait(&mut self) {
+        // An error means that the node is gone altogether.
+        let _gone = self.0.wait_for(|stop| *stop).await;
+    }
+}
+
+impl Node {
+    /// Opens the state directory; looks at no disk yet.
+    pub fn open(config: Config) -> Result<Arc<Self>, StartError> {
+        let state = StateDir::open(&config.state_dir)?;
+        let identity = state.node(config.node.as_deref(), config.location.as_deref())?;
+        let peers = Peers::load(&state)?;
+        let devices = state.read(DEVICES_FILE)?.unwrap_or_default();
+        let events = EventLog::open(state.path());
+        let groups = Groups::new(state.path().join("archive"));
+        Ok(Arc::new(Self {
+            config,
+            state,
+            identity,
+            peers,
+            groups,
+            active: ActiveVolumes::default(),
+            events,
+            devices: Mutex::new(devices),
+            verbs: AsyncMutex::new(()),
+            stop: watch::channel(false).0,
+            feeds: OnceLock::new(),
+        }))
+    }
+
+    /// Finds disks and groups, opens the NBD listeners, activates what was active.
+    pub async fn start(self: Arc<Self>) -> Result<(), StartError> {
+        tokio::task::block_in_place(|| self.rescan(&[]));
+        super::active::listen(&self).await?;
+        let node = self.clone();
+        // In the background: a volume that takes long to come up keeps no one from asking why. Not
+        // by `spawn`: an activation must not be cut in half when the daemon stops.
+        tokio::spawn(async move {
+            let _lock = node.verb_lock().await;
+            node.activate_wanted().await;
+        });
+        Ok(())
+    }
+
+    /// Looks for disks in all known places and in `more`, and lets the groups have them. Returns
+    /// what the admin should know. Blocks.
+    pub fn rescan(&self, more: &[PathBuf]) -> Vec<String> {
+        let known = self.known_devices();
+        let roots = ScanRoots {
+            paths: known.iter().chain(more).cloned().collect(),
+            globs: self.config.scan.paths.clone(),
+            devices: self
+                .config
+                .scan
+                .devices
+                .unwrap_or_else(|| nix::unistd::geteuid().is_root()),
+        };
+        let (paths, mut warnings) = super::disks::candidates(&roots);
+        let outcome = self.groups.scan(&paths, &known);
+        for (kind, object, text) in &outcome.events {
+            self.event(kind, object, text);
+        }
+        warnings.extend(outcome.warnings);
+        self.remember_devices();
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        warnings
+    }
+
+    fn known_devices(&self) -> BTreeSet<PathBuf> {
+        self.lock_devices().clone()
+    }
+
+    /// Remembers where the disks in use are, so that they are found after a restart. Places of
+    /// disks that are gone are kept: they may come back.
+    pub fn remember_devices(&self) {
+        let mut devices = self.lock_devices();
+        let mut next = devices.clone();
+        next.extend(self.groups.paths());
+        if next != *devices {
+            match self.state.write(DEVICES_FILE, &next) {
+                Ok(()) => *devices = next,
+                Err(error) => tracing::warn!(%error, "cannot remember where the disks are"),
+            }
+        }
+    }
+
+    /// Forgets a place: what was there is no PV any more.
+    pub fn forget_device(&self, path: &Path) {
+        let mut devices = self.lock_devices();
+        if devices.remove(path)
+            && let Err(error) = self.state.write(DEVICES_FILE, &*devices)
+        {
+            tracing::warn!(%error, "cannot forget a disk");
+        }
+    }
+
+    fn lock_devices(&self) -> std::sync::MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.devices.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Changes a group: `change` makes the next version from the current one; this returns when
+    /// it is durable on the group's disks. Blocks the thread for the disks' sake, so it must be
+    /// called on the daemon's multi-threaded runtime.
+    pub fn commit<E>(
+        &self,
+        vg: &str,
+        change: impl FnOnce(&Group) -> Result<Group, E>,
+    ) -> Result<Arc<GroupView>, CommitError<E>> {
+        let (view, news) = tokio::task::block_in_place(|| self.groups.commit(vg, change))?;
+        for (kind, object, text) in &news {
+            self.event(kind, object, text);
+        }
+        Ok(view)
+    }
+
+    /// A volume and its group as of the last commit.
+    pub fn volume(&self, name: &LvName) -> Option<(Arc<GroupView>, Volume)> {
+        let view = self.groups.view(&name.vg)?;
+        let volume = view
+            .group
+            .volumes
+            .iter()
+            .find(|volume| volume.name == name.lv)?
+            .clone();
+        Some((view, volume))
+    }
+
+    /// The data path of an active volume.
+    pub fn lane(&self, name: &LvName) -> Option<VolumeLane> {
+        let (_, volume) = self.volume(name)?;
+        self.active.lane(volume.uuid)
+    }
+
+    /// Is the volume served?
+    pub fn is_active(&self, volume: Uuid) -> bool {
+        self.active.contains(volume)
+    }
+
+    /// Tells an active volume's lane about its new layout after a commit; does nothing for an
+    /// inactive one.
+    pub async fn reconfigure(&self, name: &LvName) -> Result<(), Failure> {
+        super::active::reconfigure(self, name).await
+    }
+
+    async fn activate_wanted(self: &Arc<Self>) {
+        for view in self.groups.views() {
+            if view.trouble.is_some() || view.group.exported {
+                continue;
+            }
+            for volume in view.group.volumes.iter().filter(|volume| volume.active) {
+                if self.stopping() {
+                    return;
+                }
+                let name = LvName {
+                    vg: view.group.name.clone(),
+                    lv: volume.name.clone(),
+                };
+                if let Err(failure) = super::active::activate(self, &name, None).await {
+                    self.event("activation-failed", &name.to_string(), &failure.to_string());
+                }
+            }
+        }
+    }
+
+    /// Stops serving all volumes; they stay wanted, so the next start serves them again.
+    pub async fn deactivate_all(self: &Arc<Self>) {
+        super::active::deactivate_all(self).await;
+    }
+
+    /// Held by a verb while it changes things.
+    pub async fn verb_lock(&self) -> MutexGuard<'_, ()> {
+        self.verbs.lock().await
+    }
+
+    /// Records an event.
+    pub fn event(&self, kind: &str, object: &str, text: &str) {
+        self.events.record(kind, object, text);
+    }
+
+    /// Runs a task until it ends or the daemon stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut stop = self.stop_signal();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.wait() => {}
+            }
+        });
+    }
+
+    /// To wait for the end.
+    pub fn stop_signal(&self) -> StopSignal {
+        StopSignal(self.stop.subscribe())
+    }
+
+    /// Is the daemon stopping?
+    pub fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    pub(super) fn begin_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Registers the feeds; once, before [`Node::start`].
+    pub fn set_feeds(&self, feeds: Arc<dyn FeedService>) {
+        if self.feeds.set(feeds).is_err() {
+            tracing::error!("feeds registered twice; the first ones stay");
+        }
+    }
+
+    /// The feeds, where they are part of this daemon.
+    pub fn feeds(&self) -> Option<&Arc<dyn FeedService>> {
+        self.feeds.get()
+    }
+
+    /// The peer list has changed: the feeds want to know.
+    pub(super) fn peers_changed(&self) {
+        if let Some(feeds) = self.feeds() {
+            feeds.peers_changed();
+        }
+    }
+
+    pub(super) async fn stop_feeds(&self) {
+        if let Some(feeds) = self.feeds() {
+            feeds.stop().await;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! From options to a serving daemon, and the way back.
+
+use super::{Config, Node, Options, StartError, logging, metrics, process, server};
+use crate::paths::Paths;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Time that commands in progress get to end when the daemon is told to stop.
+const STOP_VERBS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn run(options: Options) -> Result<(), StartError> {
+    let config = Config::load(&options, &Paths::of_process())?;
+    logging::start(&config.log)?;
+    for warning in process::prepare() {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("volmgrd")
+        .build()
+        .map_err(StartError::Runtime)?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    // Signals first: one that comes during the start must not kill a half-started daemon.
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+
+    let node = Node::open(config)?;
+    let listener = server::bind(&node.config.socket)?;
+    node.clone().start().await?;
+    if let Some(address) = node.config.metrics {
+        node.spawn(metrics::serve(node.clone(), metrics::bind(address).await?));
+    }
+    let server = tokio::spawn(server::serve(node.clone(), listener));
+    tracing::info!(
+        node = node.identity.name,
+        uuid = %node.identity.uuid,
+        socket = %node.config.socket.display(),
+        "ready"
+    );
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop(node, server).await;
+    Ok(())
+}
+
+/// No new commands; those in progress end; feeds end; volumes are drained and flushed.
+async fn stop(node: Arc<Node>, server: tokio::task::JoinHandle<()>) {
+    tracing::info!("stopping");
+    node.begin_stop();
+    // It ends by the stop signal; a panic in it has been logged by the runtime.
+    let _ended = server.await;
+    match tokio::time::timeout(STOP_VERBS_TIMEOUT, node.verb_lock()).await {
+        Ok(lock) => {
+            node.stop_feeds().await;
+            node.deactivate_all().await;
+            drop(lock);
+        }
+        Err(_) => {
+            tracing::warn!("a command does not end: stopping without it");
+            node.stop_feeds().await;
+            node.deactivate_all().await;
+        }
+    }
+    if let Err(error) = std::fs::remove_file(&node.config.socket) {
+        tracing::debug!(%error, "cannot remove the control socket");
+    }
+    tracing::info!("stopped");
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "cannot notify the service manager");
+    }
+}

@@ -1,0 +1,221 @@
+//! The verbs: one file a family. A verb checks, says what it would do (`-t`), does it, and records
+//! an event; every failure names the object, what failed, why, and what to do.
+//!
+//! Verbs that change things hold the node's verb lock while they change them, so that each sees
+//! the effect of the one before. Verbs that wait let go of it.
+
+mod lv;
+mod lv_change;
+mod node;
+mod peer;
+mod plex;
+mod pv;
+mod report;
+mod vg;
+mod vg_move;
+
+use super::Node;
+use crate::api::{Command, Failure, Progress, Reply, Row};
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Where a command's replies go. The client may have gone; the work goes on.
+#[derive(Clone, Debug)]
+pub struct Out {
+    sender: UnboundedSender<Reply>,
+}
+
+impl Out {
+    /// Replies go to this channel.
+    pub fn new(sender: UnboundedSender<Reply>) -> Self {
+        Self { sender }
+    }
+
+    /// One reply.
+    pub fn send(&self, reply: Reply) {
+        // A client that has gone reads nothing: that stops no work.
+        let _gone = self.sender.send(reply);
+    }
+
+    /// Something for the reader.
+    pub fn message(&self, text: impl Into<String>) {
+        self.send(Reply::Message { text: text.into() });
+    }
+
+    /// Something to worry about.
+    pub fn warning(&self, text: impl Into<String>) {
+        self.send(Reply::Warning { text: text.into() });
+    }
+
+    /// How far long work is.
+    pub fn progress(&self, progress: Progress) {
+        self.send(Reply::Progress(progress));
+    }
+
+    /// A listing.
+    pub fn report(&self, key: &str, rows: Vec<Row>) {
+        self.send(Reply::Report {
+            key: key.to_owned(),
+            rows,
+        });
+    }
+
+    /// Ends when the client has gone: for commands that only wait.
+    pub async fn client_gone(&self) {
+        self.sender.closed().await;
+    }
+}
+
+/// What a verb works with.
+#[derive(Clone)]
+pub struct Ctx {
+    /// The node.
+    pub node: Arc<Node>,
+    /// `-t`: say what would happen, change nothing.
+    pub test: bool,
+    /// `-y`: answer yes to questions.
+    pub yes: bool,
+    /// Where replies go.
+    pub out: Out,
+}
+
+impl Ctx {
+    /// In test mode says what would happen and returns true: the verb then changes nothing.
+    pub fn would(&self, what: &str) -> bool {
+        if self.test {
+            self.out.message(format!("Test mode: would {what}."));
+        }
+        self.test
+    }
+}
+
+/// A failure of the work itself: exit code 5.
+pub fn fail(
+    object: impl ToString,
+    what: impl Into<String>,
+    why: impl ToString,
+    hint: impl Into<String>,
+) -> Failure {
+    Failure {
+        code: 5,
+        object: object.to_string(),
+        what: what.into(),
+        why: why.to_string(),
+        hint: hint.into(),
+    }
+}
+
+/// A failure of what the admin wrote: exit code 3.
+pub fn wrong(
+    object: impl ToString,
+    what: impl Into<String>,
+    why: impl ToString,
+    hint: impl Into<String>,
+) -> Failure {
+    Failure {
+        code: 3,
+        ..fail(object, what, why, hint)
+    }
+}
+
+/// Runs one command.
+pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
+    if ctx.node.stopping() {
+        return Err(fail(
+            "volmgrd",
+            "cannot begin",
+            "the daemon is stopping",
+            "start it again",
+        ));
+    }
+    match command {
+        Command::Report {
+            kind,
+            vg,
+            lv,
+            peer,
+        } => report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await,
+        Command::Events { follow } => node::events(ctx, *follow).await,
+        Command::Status => node::status(ctx).await,
+        Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
+        Command::Plexsync { lv, verify } => plex::plexsync(ctx, lv, *verify).await,
+        Command::Feedattach { .. }
+        | Command::Feedwait { .. }
+        | Command::Feedpause { .. }
+        | Command::Feedresume { .. }
+        | Command::Feeddetach { .. }
+        | Command::Feedswap { .. }
+        | Command::Feedverify { .. } => match ctx.node.feeds() {
+            Some(feeds) => feeds.command(ctx, command).await,
+            None => Err(fail(
+                "feeds",
+                "cannot begin",
+                "this volmgrd serves no feeds",
+                "start it with feeds configured",
+            )),
+        },
+        changing => {
+            let _one_at_a_time = ctx.node.verb_lock().await;
+            change(ctx, changing).await
+        }
+    }
+}
+
+async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Pvcreate { paths, force } => pv::pvcreate(ctx, paths, *force).await,
+        Command::Pvremove { paths, force } => pv::pvremove(ctx, paths, *force).await,
+        Command::Pvresize { paths, size } => pv::pvresize(ctx, paths, *size).await,
+        Command::Vgcreate {
+            vg,
+            pvs,
+            extent_size,
+            force,
+        } => vg::vgcreate(ctx, vg, pvs, *extent_size, *force).await,
+        Command::Vgextend { vg, pvs, force } => vg::vgextend(ctx, vg, pvs, *force).await,
+        Command::Vgreduce { vg, pvs, missing } => vg::vgreduce(ctx, vg, pvs, *missing).await,
+        Command::Vgremove { vg, force } => vg::vgremove(ctx, vg, *force).await,
+        Command::Vgrename { vg, new } => vg::vgrename(ctx, vg, new).await,
+        Command::Vgchange { vg, active } => vg_move::vgchange(ctx, vg.as_deref(), *active).await,
+        Command::Vgexport { vg } => vg_move::vgexport(ctx, vg).await,
+        Command::Vgimport { vg } => vg_move::vgimport(ctx, vg).await,
+        Command::Vgcfgbackup { vg, file } => vg_move::vgcfgbackup(ctx, vg, file.as_deref()).await,
+        Command::Vgcfgrestore { vg, file, force } => {
+            vg_move::vgcfgrestore(ctx, vg, file.as_deref(), *force).await
+        }
+        Command::Vgscan { paths } => vg_move::vgscan(ctx, paths).await,
+        Command::Lvcreate { .. } => lv::lvcreate(ctx, command).await,
+        Command::Lvextend { lv, size, pvs } => lv::lvextend(ctx, lv, *size, pvs).await,
+        Command::Lvreduce { lv, size, force } => lv::lvreduce(ctx, lv, *size, *force).await,
+        Command::Lvremove { lv, force } => lv::lvremove(ctx, lv, *force).await,
+        Command::Lvrename { lv, new } => lv::lvrename(ctx, lv, new).await,
+        Command::Lvchange { lv, change } => lv_change::lvchange(ctx, lv, change).await,
+        Command::Plexattach { lv, pvs } => plex::plexattach(ctx, lv, pvs).await,
+        Command::Plexdetach { lv, plex, force } => plex::plexdetach(ctx, lv, plex, *force).await,
+        Command::Peeradd {
+            name,
+            addr,
+            fingerprint,
+            data,
+            allow,
+            plaintext,
+        } => {
+            let peer = crate::daemon::peers::Peer {
+                name: name.clone(),
+                addr: addr.clone(),
+                data: data.clone(),
+                fingerprint: fingerprint.clone(),
+                allow: allow.clone(),
+                plaintext: *plaintext,
+            };
+            peer::peeradd(ctx, &peer).await
+        }
+        Command::Peerremove { name } => peer::peerremove(ctx, name).await,
+        other => Err(wrong(
+            "request",
+            "cannot be done",
+            format!("{other:?} is not a changing verb"),
+            "",
+        )),
+    }
+}

@@ -1,0 +1,417 @@
+//! The listings. The daemon sends all fields of all rows; the client chooses, sorts and draws.
+
+use super::{Ctx, fail};
+use crate::api::{Failure, LvName, ReportKind, Row, Value};
+use crate::daemon::Node;
+use crate::daemon::groups::GroupView;
+use crate::daemon::rows::{row, text};
+use std::collections::BTreeMap;
+use volmgr::model::{Group, Layout, Plex, PlexState, Role, Volume};
+
+/// One listing.
+pub async fn report(
+    ctx: &Ctx,
+    kind: ReportKind,
+    vg: Option<&str>,
+    lv: Option<&LvName>,
+    peer: Option<&str>,
+) -> Result<(), Failure> {
+    let node = &*ctx.node;
+    if let Some(lv) = lv {
+        super::find_volume(node, lv, "cannot list")?;
+    }
+    if let Some(vg) = vg
+        && node.groups.view(vg).is_none()
+    {
+        return Err(super::no_group(vg, "cannot list"));
+    }
+    let vg = vg.or(lv.map(|lv| lv.vg.as_str()));
+    let views: Vec<_> = node
+        .groups
+        .views()
+        .into_iter()
+        .filter(|view| vg.is_none_or(|vg| view.group.name == vg))
+        .collect();
+    let mut rows = Vec::new();
+    match kind {
+        ReportKind::Pv => {
+            views.iter().for_each(|view| pv_rows(view, &mut rows));
+            if vg.is_none() {
+                rows.extend(orphan_rows(node));
+            }
+        }
+        ReportKind::Vg => rows.extend(views.iter().map(|view| vg_row(view))),
+        ReportKind::Lv => {
+            for (view, volume) in volumes(&views, lv) {
+                rows.push(lv_row(node, view, volume).await);
+            }
+        }
+        ReportKind::Plex => {
+            for (view, volume) in volumes(&views, lv) {
+                let dirty = node.active.plex_dirty(volume.uuid).await;
+                for plex in &volume.plexes {
+                    rows.push(plex_row(view, volume, plex, &dirty));
+                }
+            }
+        }
+        ReportKind::Feed => {
+            if let Some(feeds) = node.feeds() {
+                rows = feeds.rows(kind, lv, peer);
+            }
+        }
+        ReportKind::Point => match node.feeds() {
+            Some(feeds) => rows = feeds.rows(kind, lv, peer),
+            None => {
+                for (view, volume) in volumes(&views, lv) {
+                    point_rows(view, volume, peer, &mut rows);
+                }
+            }
+        },
+        ReportKind::Peer => rows = peer_rows(node, peer),
+        ReportKind::Node => rows.push(node_row(node)),
+        ReportKind::Event => rows.extend(node.events.recent().iter().map(|event| event.row())),
+    }
+    ctx.out.report(key(kind), rows);
+    Ok(())
+}
+
+fn key(kind: ReportKind) -> &'static str {
+    match kind {
+        ReportKind::Pv => "pv",
+        ReportKind::Vg => "vg",
+        ReportKind::Lv => "lv",
+        ReportKind::Plex => "plex",
+        ReportKind::Feed => "feed",
+        ReportKind::Peer => "peer",
+        ReportKind::Node => "node",
+        ReportKind::Point => "point",
+        ReportKind::Event => "event",
+    }
+}
+
+fn volumes<'a>(
+    views: &'a [std::sync::Arc<GroupView>],
+    lv: Option<&'a LvName>,
+) -> impl Iterator<Item = (&'a GroupView, &'a Volume)> {
+    views.iter().flat_map(move |view| {
+        view.group
+            .volumes
+            .iter()
+            .filter(move |volume| lv.is_none_or(|lv| volume.name == lv.lv))
+            .map(move |volume| (&**view, volume))
+    })
+}
+
+fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
+    let group = &view.group;
+    let free = view.free_extents();
+    for pv in &group.pvs {
+        let path = view.disks.get(&pv.uuid);
+        let missing = path.is_none();
+        let attr = format!(
+            "{}{}{}",
+            if missing { '-' } else { 'a' },
+            if group.exported { 'x' } else { '-' },
+            if missing { 'm' } else { '-' },
+        );
+        rows.push(row([
+            (
+                "pv_name",
+                match path {
+                    Some(path) => text(path.display().to_string()),
+                    None => text(format!("[missing {}]", pv.path_hint)),
+                },
+            ),
+            ("vg_name", text(&group.name)),
+            ("pv_attr", text(attr)),
+            ("pv_size", Value::Size(pv.extent_count * group.extent_size)),
+            (
+                "pv_free",
+                Value::Size(free.get(&pv.uuid).copied().unwrap_or(0) * group.extent_size),
+            ),
+            ("pv_uuid", text(pv.uuid.to_string())),
+            ("dev_size", Value::Size(pv.size)),
+        ]));
+    }
+}
+
+fn orphan_rows(node: &Node) -> Vec<Row> {
+    node.groups
+        .orphans()
+        .into_iter()
+        .map(|orphan| {
+            row([
+                ("pv_name", text(orphan.path.display().to_string())),
+                ("vg_name", Value::Empty),
+                ("pv_attr", text("---")),
+                ("pv_size", Value::Size(orphan.size)),
+                ("pv_free", Value::Size(orphan.size)),
+                ("pv_uuid", text(orphan.uuid.to_string())),
+                ("dev_size", Value::Size(orphan.size)),
+            ])
+        })
+        .collect()
+}
+
+fn vg_row(view: &GroupView) -> Row {
+    let group = &view.group;
+    let extents: u64 = group.pvs.iter().map(|pv| pv.extent_count).sum();
+    let free: u64 = view.free_extents().values().sum();
+    let attr = format!(
+        "{}z{}{}n-",
+        if view.trouble.is_some() { 'r' } else { 'w' },
+        if group.exported { 'x' } else { '-' },
+        if view.missing().is_empty() { '-' } else { 'p' },
+    );
+    row([
+        ("vg_name", text(&group.name)),
+        ("pv_count", Value::Number(group.pvs.len() as u64)),
+        ("lv_count", Value::Number(group.volumes.len() as u64)),
+        ("vg_attr", text(attr)),
+        ("vg_size", Value::Size(extents * group.extent_size)),
+        ("vg_free", Value::Size(free * group.extent_size)),
+        ("vg_uuid", text(group.uuid.to_string())),
+        ("vg_extent_size", Value::Size(group.extent_size)),
+        ("vg_seqno", Value::Number(group.seqno)),
+        (
+            "vg_missing_pv_count",
+            Value::Number(view.missing().len() as u64),
+        ),
+        (
+            "vg_trouble",
+            view.trouble.clone().map_or(Value::Empty, Value::Text),
+        ),
+    ])
+}
+
+/// `ok`, or the worst that can be said of the volume's plexes.
+pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
+    let gone = |plex: &Plex| {
+        plex.subdisks
+            .iter()
+            .any(|subdisk| !view.disks.contains_key(&subdisk.pv))
+    };
+    let good = volume
+        .plexes
+        .iter()
+        .filter(|plex| plex.state == PlexState::Active && !gone(plex))
+        .count();
+    if good == volume.plexes.len() {
+        "ok"
+    } else if good == 0 {
+        "failed"
+    } else if volume
+        .plexes
+        .iter()
+        .all(|plex| matches!(plex.state, PlexState::Active | PlexState::Syncing) && !gone(plex))
+    {
+        "resync"
+    } else {
+        "degraded"
+    }
+}
+
+async fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
+    let group = &view.group;
+    let status = node.active.status(volume.uuid).await;
+    let health = health(view, volume);
+    let attr = format!(
+        "{}{}{}{}{}",
+        match (volume.role, volume.plexes.len()) {
+            (Role::Feed, _) => 'f',
+            (_, 0 | 1) => '-',
+            _ => 'm',
+        },
+        if volume.role == Role::Feed { 'r' } else { 'w' },
+        if status.is_some() { 'a' } else { '-' },
+        if status.as_ref().is_some_and(|status| status.opens > 0) {
+            'o'
+        } else {
+            '-'
+        },
+        match health {
+            "ok" => '-',
+            "resync" => 'r',
+            "degraded" => 'p',
+            _ => 'X',
+        },
+    );
+    row([
+        ("lv_name", text(&volume.name)),
+        ("vg_name", text(&group.name)),
+        ("lv_attr", text(attr)),
+        ("lv_size", Value::Size(volume.extents * group.extent_size)),
+        ("lv_uuid", text(volume.uuid.to_string())),
+        (
+            "lv_path",
+            status
+                .as_ref()
+                .map_or(Value::Empty, |status| text(&status.path)),
+        ),
+        (
+            "lv_active",
+            status.as_ref().map_or(Value::Empty, |_| text("active")),
+        ),
+        (
+            "lv_open",
+            Value::Number(status.as_ref().map_or(0, |status| status.opens)),
+        ),
+        (
+            "lv_io_mode",
+            status
+                .as_ref()
+                .map_or(Value::Empty, |status| text(status.io_mode)),
+        ),
+        ("plex_count", Value::Number(volume.plexes.len() as u64)),
+        ("lv_health", text(health)),
+        (
+            "lv_role",
+            text(match volume.role {
+                Role::Normal => "normal",
+                Role::Feed => "feed",
+            }),
+        ),
+        ("lv_region_size", Value::Size(volume.region_size)),
+        ("lv_frontend", text(&volume.frontend)),
+    ])
+}
+
+fn plex_row(
+    view: &GroupView,
+    volume: &Volume,
+    plex: &Plex,
+    dirty: &BTreeMap<u32, u64>,
+) -> Row {
+    let group = &view.group;
+    row([
+        ("plex_name", text(format!("plex{}", plex.number))),
+        ("lv_name", text(&volume.name)),
+        ("vg_name", text(&group.name)),
+        ("plex_type", text("data")),
+        ("plex_state", text(state_name(plex.state))),
+        ("plex_layout", text(layout_name(&plex.layout))),
+        (
+            "plex_sync_percent",
+            sync_percent(group, volume, plex, dirty),
+        ),
+        ("devices", text(devices(view, plex).join(","))),
+        ("plex_uuid", text(plex.uuid.to_string())),
+    ])
+}
+
+/// How much of the plex is in step; unknown while nobody serves the volume.
+fn sync_percent(
+    group: &Group,
+    volume: &Volume,
+    plex: &Plex,
+    dirty: &BTreeMap<u32, u64>,
+) -> Value {
+    if plex.state == PlexState::Active {
+        return Value::Percent(100.0);
+    }
+    let size = volume.extents.saturating_mul(group.extent_size).max(1);
+    match dirty.get(&plex.number) {
+        Some(&dirty) => Value::Percent(100.0 - 100.0 * (dirty.min(size) as f64) / size as f64),
+        None => Value::Empty,
+    }
+}
+
+/// As the admin reads it, and writes it in scripts.
+pub fn state_name(state: PlexState) -> &'static str {
+    match state {
+        PlexState::Empty => "empty",
+        PlexState::Syncing => "syncing",
+        PlexState::Active => "active",
+        PlexState::Stale => "stale",
+        PlexState::Failed => "failed",
+        PlexState::Offline => "offline",
+    }
+}
+
+fn layout_name(layout: &Layout) -> String {
+    match layout {
+        Layout::Concat => "concat".into(),
+        Layout::Striped { columns, .. } => format!("striped:{columns}"),
+    }
+}
+
+/// `PATH(FIRST EXTENT)`, as LVM writes it.
+fn devices(view: &GroupView, plex: &Plex) -> Vec<String> {
+    plex.subdisks
+        .iter()
+        .map(|subdisk| format!("{}({})", view.disk_name(subdisk.pv), subdisk.pv_extent))
+        .collect()
+}
+
+fn point_rows(view: &GroupView, volume: &Volume, peer: Option<&str>, rows: &mut Vec<Row>) {
+    for point in &volume.points {
+        if peer.is_none_or(|peer| point.peer == peer) {
+            rows.push(row([
+                ("point_name", text(&point.name)),
+                ("lv_name", text(&volume.name)),
+                ("vg_name", text(&view.group.name)),
+                ("point_time", Value::Time(point.time)),
+                ("point_uuid", text(point.uuid.to_string())),
+                ("peer_name", text(&point.peer)),
+            ]));
+        }
+    }
+}
+
+fn peer_rows(node: &Node, name: Option<&str>) -> Vec<Row> {
+    node.peers
+        .all()
+        .into_iter()
+        .filter(|peer| name.is_none_or(|name| peer.name == name))
+        .map(|peer| {
+            let state = node
+                .feeds()
+                .map_or(Value::Empty, |feeds| text(feeds.peer_state(&peer.name)));
+            row([
+                ("peer_name", text(&peer.name)),
+                ("peer_addr", text(&peer.addr)),
+                ("peer_data_addrs", text(peer.data.join(","))),
+                ("peer_fingerprint", text(&peer.fingerprint)),
+                ("peer_state", state),
+                ("peer_allow", text(peer.allow.join(" "))),
+                (
+                    "peer_transport",
+                    text(if peer.plaintext { "plaintext" } else { "tls" }),
+                ),
+            ])
+        })
+        .collect()
+}
+
+fn node_row(node: &Node) -> Row {
+    row([
+        ("node_name", text(&node.identity.name)),
+        ("node_uuid", text(node.identity.uuid.to_string())),
+        ("node_location", text(&node.identity.location)),
+        ("node_fingerprint", text(node.fingerprint())),
+        (
+            "node_listen",
+            node.config
+                .listen
+                .map_or(Value::Empty, |addr| text(addr.to_string())),
+        ),
+        ("node_version", text(env!("CARGO_PKG_VERSION"))),
+    ])
+}
+
+/// `lvdisplay`: the tree volume → plexes → subdisks → disks, with feeds.
+pub async fn lvdisplay(ctx: &Ctx, name: &LvName) -> Result<(), Failure> {
+    let Some((view, volume)) = ctx.node.volume(name) else {
+        return Err(fail(name, "cannot show", "no such volume", "see `volmgr lvs`"));
+    };
+    let status = ctx.node.active.status(volume.uuid).await;
+    let dirty = ctx.node.active.plex_dirty(volume.uuid).await;
+    let feeds = ctx
+        .node
+        .feeds()
+        .map_or(Vec::new(), |feeds| feeds.describe(name));
+    let place = status.map_or("inactive".to_owned(), |status| status.path);
+    ctx.out
+        .message(super::tree::draw(&view, &volume, &place, &dirty, &feeds));
+    Ok(())
+}
