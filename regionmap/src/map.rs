@@ -298,6 +298,9 @@ impl RegionMap {
     /// The first run of regions in the map at or after the region that holds byte `from`: whole
     /// regions, cut at `max_bytes` (at least one region) and at the end of the volume.
     pub fn next_run(&self, from: u64, max_bytes: u64) -> Option<ByteRange> {
+        if from >= self.size {
+            return None;
+        }
         let regions = self.regions();
         let first = self.find(from / self.region_size, regions, true)?;
         let max = (max_bytes / self.region_size).max(1);
