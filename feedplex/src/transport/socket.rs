@@ -24,7 +24,7 @@ pub struct SocketOptions {
 impl Default for SocketOptions {
     fn default() -> Self {
         Self {
-            user_timeout: Duration::from_secs(15),
+            user_timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(5),
             buffer: None,
         }
