@@ -1,13 +1,20 @@
 //! The feed: a plex whose other end is a socket.
 //!
-//! This crate holds what a feed says and what it decides; it owns no volume and opens no disk.
+//! This crate holds what a feed says and what it decides, and moves its bytes.
 //!
 //! * [`wire`]: bytes on the network. Decoders are total.
 //! * [`generation`]: who may feed whom, and how much has to flow.
 //! * [`access`]: what a peer may do with which volume.
 //! * [`session`]: the life of one control connection, as a state machine without I/O.
+//! * [`identity`], [`transport`], [`streams`]: keys, TLS, the data movers.
+#![forbid(unsafe_code)]
 
 pub mod access;
+pub mod counters;
+pub mod device;
 pub mod generation;
+pub mod identity;
 pub mod session;
+pub mod streams;
+pub mod transport;
 pub mod wire;
