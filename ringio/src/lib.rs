@@ -11,7 +11,7 @@
 //!   counted). Both come from a [`BufPool`] and go back to it when the last user drops them, on
 //!   whatever thread that is.
 //!
-//! `unsafe` lives in `ring.rs` and `pool.rs` only.
+//! `unsafe` lives in `ring.rs`, `pool.rs` and `sys` only.
 #![deny(unsafe_code)]
 
 mod error;
@@ -20,6 +20,8 @@ mod op;
 mod pool;
 #[allow(unsafe_code)]
 mod ring;
+#[allow(unsafe_code)]
+pub mod sys;
 
 pub use error::RingError;
 pub use op::{Completed, FallocateMode, Handle, KernelSlot, Op, OpToken, SendPart, Source, Target};
