@@ -28,11 +28,9 @@ pub(super) fn reply_extents(known: &[Extent], asked: ByteRange, limit: usize) ->
     let mut found: Vec<(u32, u32)> = Vec::new();
     let mut cursor = asked.start();
     for extent in known {
-        let Some(range) = extent.range.intersection(asked) else {
-            continue;
-        };
-        let gap = range.start().saturating_sub(cursor);
-        let rest = range.end().saturating_sub(range.start().max(cursor));
+        let start = extent.range.start().clamp(cursor, asked.end());
+        let end = extent.range.end().clamp(start, asked.end());
+        let (gap, rest) = (start - cursor, end - start);
         for (len, state) in [(gap, 0), (rest, extent.state())] {
             // `asked` came from 32 bits, so no part of it is longer.
             let len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -44,7 +42,7 @@ pub(super) fn reply_extents(known: &[Extent], asked: ByteRange, limit: usize) ->
                 _ => found.push((len, state)),
             }
         }
-        cursor = cursor.max(range.end());
+        cursor = end;
     }
     if found.is_empty() {
         found.push((u32::try_from(asked.len()).unwrap_or(u32::MAX), 0));

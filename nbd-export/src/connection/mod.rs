@@ -28,141 +28,24 @@
 //! pieces, payload of reads and of writes. They are separate on purpose: writes never wait for the
 //! client to take its answers, and a read that waits for room gets it from reads before it.
 
+mod api;
 mod check;
 mod complete;
 mod extents;
+mod receive;
 mod send;
 #[cfg(test)]
 mod tests;
 
+pub use api::{Action, CloseReason, Outgoing, Token, Wants};
 pub use extents::Extent;
 
-use crate::wire::{DecodeError, Header, MAX_PAYLOAD, RequestHeader, WireError, cmd};
+use crate::wire::{Header, MAX_PAYLOAD, RequestHeader, WireError};
 use crate::{ConnectionConfig, Negotiated};
 use blockio::{ByteRange, Flags, Limits, Op};
 use check::{Kind, Rules};
 use slab::Slab;
 use std::collections::VecDeque;
-use thiserror::Error;
-
-/// Names a piece of a request, and its buffer. Not used twice on a connection (until 2³² others
-/// have been).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(u64);
-
-impl Token {
-    fn new(serial: u32, key: usize) -> Self {
-        let key = u32::try_from(key).expect("pieces are bounded");
-        Self(u64::from(serial) << 32 | u64::from(key))
-    }
-
-    fn key(self) -> usize {
-        (self.0 & u64::from(u32::MAX)) as usize
-    }
-
-    /// As a number, unique on its connection.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-}
-
-/// What the driver is to do, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Take the next `len` bytes from the client into a buffer, then call
-    /// [`Connection::on_payload`].
-    Receive {
-        /// Names the buffer.
-        token: Token,
-        /// Bytes.
-        len: u32,
-    },
-    /// Give this to the device, then call [`Connection::on_complete`]. A read's buffer, of
-    /// `range.len()` bytes, begins here; a write's is the one received under the token.
-    Submit {
-        /// Comes back with the completion.
-        token: Token,
-        /// What.
-        op: Op,
-        /// Where; empty for a flush.
-        range: ByteRange,
-        /// How.
-        flags: Flags,
-    },
-    /// Find out what is allocated, then call [`Connection::on_extents`].
-    QueryExtents {
-        /// Comes back with the answer.
-        token: Token,
-        /// Where.
-        range: ByteRange,
-        /// More than the first extent is not needed.
-        one: bool,
-    },
-    /// The buffer is not needed any more.
-    Release {
-        /// Names the buffer.
-        token: Token,
-    },
-    /// Send what was taken from [`Connection::next_send`], then close the socket. What has been
-    /// submitted is still to be completed, until [`Connection::is_idle`].
-    Close {
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// What is to be sent, in order, without anything between.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outgoing {
-    /// These bytes.
-    Header(Header),
-    /// The `len` bytes of a read's buffer; then call [`Connection::on_payload_sent`].
-    Payload {
-        /// Names the buffer.
-        token: Token,
-        /// Bytes.
-        len: u32,
-    },
-}
-
-/// What the connection is waiting for from the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
-    /// Bytes for [`Connection::on_bytes`].
-    Bytes,
-    /// The payload of the last [`Action::Receive`].
-    Payload,
-    /// Nothing until some request gets on: the client is held back.
-    Nothing,
-    /// Nothing any more.
-    End,
-}
-
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum CloseReason {
-    /// The client said that it is done.
-    #[error("the client disconnected")]
-    Disconnect,
-    /// The client hung up between two requests, without a word.
-    #[error("the client hung up")]
-    HungUp,
-    /// The client hung up within a request, or the socket failed.
-    #[error("the connection broke")]
-    Broken,
-    /// What came is no request.
-    #[error("not a request")]
-    Protocol(#[source] DecodeError),
-    /// A write too long to be drained.
-    #[error("a write of {0} bytes")]
-    PayloadTooLong(u32),
-    /// A read failed after the first bytes of its simple reply had been sent.
-    #[error("a read failed after its reply had begun ({0:?})")]
-    ReadFailed(WireError),
-    /// [`Connection::shutdown`].
-    #[error("the export is shut down")]
-    Shutdown,
-}
 
 #[derive(Debug)]
 struct Request {
@@ -355,171 +238,6 @@ impl Connection {
     /// The device has another size, or is now (not) read-only.
     pub fn set_limits(&mut self, limits: Limits) {
         self.rules.limits = limits;
-    }
-
-    /// Takes bytes from the client and returns how many. It stops early where payload begins (the
-    /// rest is the payload's beginning) and where the client is to be held back (the rest is to be
-    /// offered again); see [`Connection::wants`].
-    pub fn on_bytes(&mut self, input: &[u8]) -> usize {
-        let mut consumed = 0;
-        loop {
-            let rest = &input[consumed..];
-            let room = self.can_accept();
-            match &mut self.receive {
-                Receive::Header { .. } if !room => return consumed,
-                Receive::Header { bytes, have } => {
-                    let here = rest.len().min(bytes.len() - *have);
-                    bytes[*have..*have + here].copy_from_slice(&rest[..here]);
-                    *have += here;
-                    consumed += here;
-                    if *have < bytes.len() {
-                        return consumed;
-                    }
-                    let header = RequestHeader::decode(bytes);
-                    self.receive = NEXT_HEADER;
-                    match header {
-                        Ok(header) => self.on_header(&header),
-                        Err(error) => self.die(CloseReason::Protocol(error)),
-                    }
-                }
-                Receive::Drain { request, left } => {
-                    let here = u32::try_from(rest.len()).unwrap_or(u32::MAX).min(*left);
-                    *left -= here;
-                    consumed += here as usize;
-                    if *left > 0 {
-                        return consumed;
-                    }
-                    let request = *request;
-                    self.message_ends();
-                    self.requests[request].all_cut = true;
-                    self.finish_if_done(request);
-                }
-                Receive::AwaitRoom { .. } | Receive::Payload { .. } | Receive::Stopped => {
-                    return consumed;
-                }
-            }
-        }
-    }
-
-    fn on_header(&mut self, header: &RequestHeader) {
-        if header.command == cmd::DISC {
-            self.receive = Receive::Stopped;
-            self.closing.get_or_insert(CloseReason::Disconnect);
-            return;
-        }
-        let has_payload = header.command == cmd::WRITE && header.len > 0;
-        let checked = self.rules.check(header);
-        let mut request = Request {
-            cookie: header.cookie,
-            // For refused ones, only the form of the answer depends on it.
-            kind: match header.command {
-                cmd::READ => Kind::Read,
-                cmd::BLOCK_STATUS => Kind::BlockStatus { one: false },
-                _ => Kind::Write,
-            },
-            range: ByteRange::default(),
-            flags: Flags::empty(),
-            cut: 0,
-            all_cut: false,
-            in_flight: 0,
-            error: None,
-            simple_read: SimpleRead::default(),
-        };
-        match checked {
-            Ok(accepted) => {
-                request.kind = accepted.kind;
-                request.range = accepted.range;
-                request.flags = accepted.flags;
-                let key = self.requests.insert(request);
-                if accepted.kind == Kind::Write {
-                    self.cut_write(key);
-                } else {
-                    self.pending.push_back(key);
-                    self.pump();
-                }
-            }
-            Err(_) if has_payload && header.len > Self::MAX_DRAIN => {
-                self.die(CloseReason::PayloadTooLong(header.len));
-            }
-            Err(error) => {
-                request.error = Some((error, header.offset));
-                let key = self.requests.insert(request);
-                if has_payload {
-                    self.receive = Receive::Drain {
-                        request: key,
-                        left: header.len,
-                    };
-                } else {
-                    self.requests[key].all_cut = true;
-                    self.finish_if_done(key);
-                }
-            }
-        }
-    }
-
-    /// The payload of the last [`Action::Receive`] is in its buffer.
-    ///
-    /// # Panics
-    /// Where the token is not the one being received.
-    pub fn on_payload(&mut self, token: Token) {
-        if self.dead {
-            return;
-        }
-        assert!(
-            matches!(self.receive, Receive::Payload { token: expected } if expected == token),
-            "payload that was not asked for"
-        );
-        let piece = &mut self.pieces[token.key()];
-        piece.stage = Stage::Submitted;
-        let (key, range) = (piece.request, piece.range);
-        let request = &mut self.requests[key];
-        request.in_flight += 1;
-        self.actions.push_back(Action::Submit {
-            token,
-            op: Op::Write,
-            range,
-            flags: request.flags,
-        });
-        self.cut_write(key);
-    }
-
-    /// Asks for a write's next piece of payload, or is done with receiving it.
-    fn cut_write(&mut self, key: usize) {
-        let request = &mut self.requests[key];
-        let left = request.range.len() - request.cut;
-        if left == 0 {
-            request.all_cut = true;
-            self.message_ends();
-            self.finish_if_done(key);
-            return;
-        }
-        if request.error.is_some() {
-            let left = u32::try_from(left).expect("a write is no longer than its header says");
-            self.receive = Receive::Drain { request: key, left };
-            return;
-        }
-        let len = left.min(self.config.max_chunk.into());
-        if self.write_bytes + len > self.config.max_write_bytes {
-            self.receive = Receive::AwaitRoom { request: key };
-            return;
-        }
-        let range = ByteRange::new(request.range.start() + request.cut, len);
-        request.cut += len;
-        self.write_bytes += len;
-        let token = self.new_piece(key, Kind::Write, range, Stage::Receiving);
-        self.receive = Receive::Payload { token };
-        self.actions.push_back(Action::Receive {
-            token,
-            len: len as u32,
-        });
-    }
-
-    fn message_ends(&mut self) {
-        self.receive = if self.closing.is_some() {
-            Receive::Stopped
-        } else {
-            NEXT_HEADER
-        };
     }
 
     fn new_piece(&mut self, request: usize, kind: Kind, range: ByteRange, stage: Stage) -> Token {
