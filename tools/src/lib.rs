@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod daemon;
+pub mod lane;
 pub mod paths;

@@ -1,0 +1,138 @@
+//! Feed actions into outlets, and the commands about feeds.
+
+use super::command::Reply;
+use super::outlet::{BulkOp, FeedOutlet, LiveOp};
+use super::thread::Lane;
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
+use std::sync::Arc;
+use uuid::Uuid;
+use volmgr::engine::{FeedCopy, FeedId, FeedIo, IoId};
+
+/// A mark on its way.
+pub(super) struct Mark {
+    feed: FeedId,
+    point: Uuid,
+    detach: bool,
+    reply: Reply<()>,
+}
+
+impl Lane {
+    pub(super) fn perform_feed(&mut self, io: FeedIo) {
+        let bytes = match io.payload {
+            None => Ok(None),
+            Some(payload) => self
+                .payloads
+                .share_part(payload.id, payload.skip, io.range.len())
+                .map(Some),
+        };
+        let result = match (bytes, self.outlets.get_mut(&io.feed)) {
+            (Err(error), _) => Err(error),
+            (_, None) => Err(IoError::new(IoErrorKind::Gone)),
+            (Ok(bytes), Some(outlet)) => outlet
+                .try_live(LiveOp {
+                    io: io.io,
+                    op: io.op,
+                    range: io.range,
+                    flags: io.flags,
+                    bytes,
+                    mark: None,
+                })
+                .map_err(|_| IoError::new(IoErrorKind::Congested)),
+        };
+        if let Err(error) = result {
+            self.results.push_back((io.io, Err(error)));
+        }
+    }
+
+    pub(super) fn perform_copy(&mut self, copy: FeedCopy) {
+        let mut segments = Vec::with_capacity(copy.segments.len());
+        for segment in &copy.segments {
+            let Some(disk) = self.disks.get(segment.disk) else {
+                let gone = IoError::new(IoErrorKind::Gone);
+                self.results.push_back((copy.io, Err(gone)));
+                return;
+            };
+            segments.push((Arc::clone(&disk.buffered), segment.range));
+        }
+        let result = match self.outlets.get_mut(&copy.feed) {
+            None => Err(IoError::new(IoErrorKind::Gone)),
+            Some(outlet) => outlet
+                .copy(BulkOp {
+                    io: copy.io,
+                    range: copy.range,
+                    segments,
+                })
+                .map_err(|_| IoError::new(IoErrorKind::Congested)),
+        };
+        if let Err(error) = result {
+            self.results.push_back((copy.io, Err(error)));
+        }
+    }
+
+    /// The engine says where in the live stream the mark goes.
+    pub(super) fn perform_mark(&mut self, io: IoId, feed: FeedId) {
+        let result = match (self.marks.get(&io), self.outlets.get_mut(&feed)) {
+            (Some(mark), Some(outlet)) => outlet
+                .try_live(LiveOp {
+                    io,
+                    op: Op::Flush,
+                    range: ByteRange::default(),
+                    flags: Flags::empty(),
+                    bytes: None,
+                    mark: Some(mark.point),
+                })
+                .map_err(|_| IoError::new(IoErrorKind::Congested)),
+            _ => Err(IoError::new(IoErrorKind::Gone)),
+        };
+        if let Err(error) = result {
+            self.results.push_back((io, Err(error)));
+        }
+    }
+
+    pub(super) fn mark(&mut self, feed: FeedId, point: Uuid, detach: bool, reply: Reply<()>) {
+        let io = self.engine.mark(feed, &mut self.out);
+        let mark = Mark {
+            feed,
+            point,
+            detach,
+            reply,
+        };
+        self.marks.insert(io, mark);
+        self.take_out();
+    }
+
+    /// An operation has ended that may be a mark.
+    pub(super) fn mark_done(&mut self, io: IoId, result: Result<(), IoError>) {
+        let Some(mark) = self.marks.remove(&io) else {
+            return;
+        };
+        if result.is_ok() && mark.detach {
+            self.outlets.remove(&mark.feed);
+        }
+        self.answer(mark.reply, result.map_err(Into::into));
+    }
+
+    pub(super) fn feed_attach(&mut self, feed: FeedId, outlet: Box<dyn FeedOutlet>) {
+        if self.outlets.insert(feed, outlet).is_some() {
+            // The old connection was not taken off: what it had in flight is not known.
+            self.engine.feed_offline(feed, &mut self.out);
+        }
+        self.engine.feed_online(feed, &mut self.out);
+        self.take_out();
+    }
+
+    pub(super) fn feed_offline(&mut self, feed: FeedId) {
+        self.outlets.remove(&feed);
+        self.engine.feed_offline(feed, &mut self.out);
+        self.take_out();
+        let lost: Vec<IoId> = self
+            .marks
+            .iter()
+            .filter(|(_, mark)| mark.feed == feed)
+            .map(|(io, _)| *io)
+            .collect();
+        for io in lost {
+            self.mark_done(io, Err(IoError::new(IoErrorKind::Gone)));
+        }
+    }
+}

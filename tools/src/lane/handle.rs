@@ -1,0 +1,333 @@
+//! The daemon's end of a lane.
+
+use super::command::{FeedWork, LaneCommand, Outcome, Reply};
+use super::thread::{self, Inbox};
+use super::wake::Waker;
+use super::{
+    DiskSpec, DoneFn, FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
+};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
+use crossbeam_channel::{Sender, bounded, unbounded};
+use regionmap::RegionMap;
+use ringio::{BufSlice, MAX_SLICE};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+use volmgr::engine::{FeedId, IoId, PlexId, VolumeLayout};
+
+/// Commands that may wait for the lane.
+const COMMANDS_MAX: usize = 1024;
+/// Pieces of work of feed receivers that may wait for the lane.
+const WORK_MAX: usize = 256;
+/// Events that may wait for the control plane before notes are dropped.
+const EVENTS_MAX: usize = 1024;
+
+/// What front ends may be told about the volume, kept up to date by the lane.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub limits: std::sync::RwLock<Limits>,
+    pub opens: AtomicU32,
+}
+
+/// A running lane. Clones talk to the same one; dropping them does not stop it.
+#[derive(Clone)]
+pub struct LaneHandle {
+    commands: Sender<LaneCommand>,
+    work: Sender<FeedWork>,
+    outcomes: Sender<Outcome>,
+    waker: Arc<Waker>,
+    shared: Arc<Shared>,
+}
+
+impl LaneHandle {
+    /// Starts a lane. Blocks while disks are opened and the log is read.
+    pub fn start(spec: LaneSpec) -> Result<(Self, mpsc::Receiver<LaneEvent>), LaneError> {
+        let (commands, command_inbox) = bounded(COMMANDS_MAX);
+        let (work, work_inbox) = bounded(WORK_MAX);
+        let (outcomes, outcome_inbox) = unbounded();
+        let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
+        let waker = Waker::new().map_err(|errno| LaneError::Thread(errno.into()))?;
+        let waker = Arc::new(waker);
+        let inbox = Inbox {
+            commands: command_inbox,
+            work: work_inbox,
+            outcomes: outcome_inbox,
+            waker: Arc::clone(&waker),
+            events,
+        };
+        let shared = thread::start(spec, inbox)?;
+        let handle = Self {
+            commands,
+            work,
+            outcomes,
+            waker,
+            shared,
+        };
+        Ok((handle, event_inbox))
+    }
+
+    /// Size, block sizes, abilities: what a front end announces.
+    pub fn limits(&self) -> Limits {
+        *self
+            .shared
+            .limits
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Front-end connections that are open.
+    pub fn opens(&self) -> u32 {
+        self.shared.opens.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, command: LaneCommand) -> Result<(), LaneError> {
+        self.commands
+            .send(command)
+            .map_err(|_| LaneError::Stopped)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> LaneCommand) -> Result<T, LaneError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_| LaneError::Stopped)?
+    }
+
+    /// Hands over a client. The connection counts as an open until the client goes.
+    pub fn add_nbd(&self, client: NbdClient) -> Result<(), LaneError> {
+        self.send(LaneCommand::AddNbd(Box::new(client)))
+    }
+
+    /// Changes the volume under way. `disks` begins with the disks in use.
+    pub async fn reconfigure(
+        &self,
+        layout: VolumeLayout,
+        disks: Vec<DiskSpec>,
+    ) -> Result<(), LaneError> {
+        let layout = Box::new(layout);
+        self.ask(|reply| LaneCommand::Reconfigure {
+            layout,
+            disks,
+            reply,
+        })
+        .await
+    }
+
+    /// Answers [`LaneEvent::CommitPlexState`].
+    pub fn commit_done(&self, io: IoId, result: Result<(), IoError>) {
+        self.outcome(Outcome::Io(io, result));
+    }
+
+    /// Answers a feed operation, from any thread.
+    pub fn feed_done(&self, io: IoId, result: Result<(), IoError>) {
+        self.outcome(Outcome::Io(io, result));
+    }
+
+    fn outcome(&self, outcome: Outcome) {
+        // A lane that has stopped has given up all its operations.
+        if self.outcomes.send(outcome).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// The feed is connected: live operations and copies go to `outlet`.
+    pub async fn feed_attach(
+        &self,
+        feed: FeedId,
+        outlet: Box<dyn FeedOutlet>,
+    ) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedAttach {
+            feed,
+            outlet,
+            reply,
+        })
+        .await
+    }
+
+    /// The feed is cut off: drops its outlet; what it misses is tracked.
+    pub async fn feed_offline(&self, feed: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedOffline { feed, reply })
+            .await
+    }
+
+    /// Stop sending live operations to a feed that stays connected.
+    pub async fn feed_behind(&self, feed: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedBehind { feed, reply })
+            .await
+    }
+
+    /// Catch up again after the feed fell behind.
+    pub async fn feed_resume(&self, feed: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedResume { feed, reply })
+            .await
+    }
+
+    /// Puts a consistent point into the live stream; answers when the sink has everything before
+    /// it durable. With `detach` the feed only tracks from there on.
+    pub async fn mark(&self, feed: FeedId, point: Uuid, detach: bool) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::Mark {
+            feed,
+            point,
+            detach,
+            reply,
+        })
+        .await
+    }
+
+    /// The other side has nothing: everything is to be sent.
+    pub async fn set_all_dirty(&self, feed: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::SetAllDirty { feed, reply })
+            .await
+    }
+
+    /// What the feed misses.
+    pub async fn feed_map(&self, feed: FeedId) -> Result<RegionMap, LaneError> {
+        self.ask(|reply| LaneCommand::FeedMap { feed, reply }).await
+    }
+
+    /// Adds what the other side knows to be missing; durable when it answers.
+    pub async fn merge_feed_map(&self, feed: FeedId, map: RegionMap) -> Result<(), LaneError> {
+        let map = Box::new(map);
+        self.ask(|reply| LaneCommand::MergeFeedMap { feed, map, reply })
+            .await
+    }
+
+    /// Dirty bytes of feeds and plexes, in the order asked for.
+    pub async fn dirty(
+        &self,
+        feeds: Vec<FeedId>,
+        plexes: Vec<PlexId>,
+    ) -> Result<(Vec<u64>, Vec<u64>), LaneError> {
+        self.ask(|reply| LaneCommand::Dirty {
+            feeds,
+            plexes,
+            reply,
+        })
+        .await
+    }
+
+    /// Numbers for reports.
+    pub async fn stats(&self) -> Result<LaneStats, LaneError> {
+        self.ask(|reply| LaneCommand::Stats { reply }).await
+    }
+
+    /// Reads at most [`MAX_SLICE`] bytes into a buffer of the lane: give it back soon.
+    pub async fn read_slice(&self, range: ByteRange) -> Result<BufSlice, LaneError> {
+        if range.is_empty() || range.len() > MAX_SLICE as u64 {
+            return Err(IoError::new(IoErrorKind::Invalid).into());
+        }
+        self.ask(|reply| LaneCommand::Read { range, reply }).await
+    }
+
+    /// Reads a range.
+    pub async fn read(&self, range: ByteRange) -> Result<Vec<u8>, LaneError> {
+        let mut bytes = Vec::new();
+        self.for_each_slice(range, |slice| bytes.extend_from_slice(slice))
+            .await?;
+        Ok(bytes)
+    }
+
+    /// BLAKE3 of a range. The lane reads, the caller's thread hashes.
+    pub async fn hash(&self, range: ByteRange) -> Result<[u8; 32], LaneError> {
+        let mut hasher = blake3::Hasher::new();
+        self.for_each_slice(range, |slice| {
+            hasher.update(slice);
+        })
+        .await?;
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    async fn for_each_slice(
+        &self,
+        range: ByteRange,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), LaneError> {
+        let mut at = range.start();
+        while at < range.end() {
+            let len = (range.end() - at).min(MAX_SLICE as u64);
+            let slice = self.read_slice(ByteRange::new(at, len)).await?;
+            each(slice.as_ref());
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Writes, zeroes, discards or flushes for the feed that fills this volume, in the order of
+    /// the calls where they overlap. Blocks while too much is under way.
+    pub fn submit(&self, op: Op, range: ByteRange, flags: Flags, bytes: Vec<u8>, done: DoneFn) {
+        let wanted = if op == Op::Write { range.len() } else { 0 };
+        if bytes.len() as u64 != wanted || op == Op::Read {
+            return done(Err(IoError::new(IoErrorKind::Invalid)));
+        }
+        let work = FeedWork::Submit {
+            op,
+            range,
+            flags,
+            bytes,
+            done,
+        };
+        match self.work.send(work) {
+            Ok(()) => self.waker.wake(),
+            Err(error) => {
+                if let FeedWork::Submit { done, .. } = error.into_inner() {
+                    done(Err(IoError::new(IoErrorKind::Gone)));
+                }
+            }
+        }
+    }
+
+    /// Waits until the feed may write this range itself, and holds overlapping writes from then.
+    pub fn begin_write(&self, range: ByteRange) -> Result<WriteGrant, IoError> {
+        let (sender, receiver) = bounded(1);
+        let lane = self.clone();
+        let reply = Box::new(move |result: Result<WriteGrant, IoError>| {
+            // Nobody waits any more: give the grant back.
+            if let Err(error) = sender.send(result)
+                && let Ok(grant) = error.into_inner()
+            {
+                lane.abandon_write(grant, Box::new(|_| ()));
+            }
+        });
+        let gone = IoError::new(IoErrorKind::Gone);
+        self.work
+            .send(FeedWork::Begin { range, reply })
+            .map_err(|_| gone)?;
+        self.waker.wake();
+        receiver.recv().map_err(|_| gone)?
+    }
+
+    /// Ends a delegated write with each plex's result; `done` says how the request ended.
+    pub fn end_write(&self, grant: WriteGrant, results: Vec<Result<(), IoError>>, done: DoneFn) {
+        let id = grant.id;
+        let results = Some(results);
+        self.outcome(Outcome::Grant { id, results, done });
+    }
+
+    /// Ends a delegated write whose bytes did not all come: the plexes hold different parts of it.
+    /// The lane makes them equal again; `done` gets an error in any case.
+    pub fn abandon_write(&self, grant: WriteGrant, done: DoneFn) {
+        let id = grant.id;
+        let results = None;
+        self.outcome(Outcome::Grant { id, results, done });
+    }
+
+    /// Waits until what was submitted is done, and flushes.
+    pub async fn quiesce(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::Quiesce { reply }).await
+    }
+
+    /// Ends in good order: clients are hung up on after their requests under way, caches flushed,
+    /// the log cleaned. Answers when the thread has ended.
+    pub async fn stop(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::Stop { reply }).await
+    }
+
+    /// Ends as a crash would.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) {
+        // A lane that has stopped cannot crash any more.
+        let _stopped = self.send(LaneCommand::Crash);
+    }
+}
