@@ -245,7 +245,7 @@ fn the_rate_is_kept_and_can_be_lifted() {
         end,
     )
     .unwrap();
-    let limiter = Arc::new(RateLimiter::new(8 * MIB));
+    let limiter = Arc::new(RateLimiter::new(2 * MIB));
     let (end, _) = on_end();
     let sent = counters();
     let (sender, thread) = BulkSender::start(
@@ -264,12 +264,13 @@ fn the_rate_is_kept_and_can_be_lifted() {
     let start = Instant::now();
     std::thread::sleep(Duration::from_millis(500));
     let bytes = sent.values().payload_kernel_bytes as f64;
-    let allowed = 8.0 * MIB as f64 * start.elapsed().as_secs_f64();
+    let allowed = 2.0 * MIB as f64 * start.elapsed().as_secs_f64();
     assert!(bytes < allowed + 2.0 * MIB as f64, "{bytes} of {allowed}");
-    assert!(bytes > MIB as f64, "{bytes}");
+    assert!(bytes >= MIB as f64, "{bytes}");
+    // At the old rate the rest would take seven seconds more.
     limiter.set_rate(0);
     wait_until("the rest", || sender.queued_jobs() == 0);
-    assert!(start.elapsed() < Duration::from_millis(1700));
+    assert!(start.elapsed() < Duration::from_secs(6));
     limiter.set_rate(1);
     sender
         .try_send(job(&source, 1, ByteRange::new(0, SIZE)))

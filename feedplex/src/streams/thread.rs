@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Called once, on the stream's thread, with how it ended. `Ok` is an end in good order: the peer
-/// closed between two frames.
+/// Called once, on the stream's thread, with how it ended. `Ok`, which only a receiver knows, is an
+/// end between two frames: the peer closed, or this side stopped it there.
 pub type OnEnd = Box<dyn FnOnce(Result<(), StreamError>) + Send>;
 
 /// The thread has not ended in time; its handle is in here.
