@@ -6,7 +6,11 @@
 //! * [`generation`]: who may feed whom, and how much has to flow.
 //! * [`access`]: what a peer may do with which volume.
 //! * [`session`]: the life of one control connection, as a state machine without I/O.
-//! * [`identity`], [`transport`], [`streams`]: keys, TLS, the data movers.
+//! * [`identity`]: who a node is.
+//! * [`transport`]: connections between peers that pinned each other.
+//! * [`streams`]: the threads that move frames between sockets and disks.
+//! * [`device`]: what those ask of the volume behind them.
+//! * [`counters`]: what they moved, and who touched it.
 #![forbid(unsafe_code)]
 
 pub mod access;

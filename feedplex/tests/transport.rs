@@ -25,7 +25,7 @@ async fn a_peer_that_is_not_known_is_refused_and_both_sides_say_so() {
     let (accepted, connected) = tokio::join!(
         async {
             let (tcp, from) = listener.accept().await.unwrap();
-            acceptor.accept::<4>(tcp, from).await
+            acceptor.accept::<8>(tcp, from).await
         },
         connect(address, &security, &options, PATIENCE),
     );
@@ -51,7 +51,7 @@ async fn a_server_with_another_key_is_not_talked_to() {
     let (accepted, connected) = tokio::join!(
         async {
             let (tcp, from) = listener.accept().await.unwrap();
-            acceptor.accept::<4>(tcp, from).await
+            acceptor.accept::<8>(tcp, from).await
         },
         connect(address, &security, &options, PATIENCE),
     );
@@ -79,7 +79,7 @@ async fn after_sending(bytes: &[u8], plaintext: bool) -> (TransportError, Vec<u8
     };
     let server = async {
         let (tcp, from) = listener.accept().await.unwrap();
-        acceptor.accept::<8>(tcp, from).await.unwrap_err()
+        acceptor.accept::<12>(tcp, from).await.unwrap_err()
     };
     tokio::join!(server, client)
 }
@@ -88,14 +88,14 @@ async fn after_sending(bytes: &[u8], plaintext: bool) -> (TransportError, Vec<u8
 async fn a_web_scanner_is_shown_the_door() {
     for plaintext in [false, true] {
         let (error, answer) = after_sending(b"GET / HTTP/1.1\r\n\r\n", plaintext).await;
-        assert!(matches!(&error, TransportError::NotAFeed(head) if head == b"GET "));
+        assert!(matches!(&error, TransportError::NotAFeed(head) if head == b"GET / HT"));
         assert!(answer.is_empty());
     }
 }
 
 #[tokio::test]
 async fn plaintext_needs_to_be_allowed() {
-    let (error, _) = after_sending(b"TESTrest", false).await;
+    let (error, _) = after_sending(&[MAGIC, *b"restrest"].concat(), false).await;
     assert!(matches!(error, TransportError::PlaintextRefused));
 }
 
@@ -107,7 +107,7 @@ async fn tls_garbage_is_refused() {
 
 #[tokio::test]
 async fn silence_and_half_a_preamble_time_out() {
-    for sent in [&b""[..], b"TEST"] {
+    for sent in [&b""[..], &MAGIC] {
         let start = Instant::now();
         let (error, _) = after_sending(sent, true).await;
         assert!(matches!(error, TransportError::Timeout { .. }), "{error:?}");
@@ -128,7 +128,7 @@ async fn strangers_are_counted() {
     let mut accepted = Vec::new();
     for _ in &silent {
         let (tcp, from) = listener.accept().await.unwrap();
-        accepted.push(acceptor.accept::<4>(tcp, from));
+        accepted.push(acceptor.accept::<8>(tcp, from));
     }
     let third = accepted.pop().unwrap();
     let second = accepted.pop().unwrap();
@@ -158,8 +158,9 @@ async fn plaintext_goes_in_both_directions_and_keeps_the_preamble_apart() {
     };
     let server = async {
         let (tcp, from) = listener.accept().await.unwrap();
-        let accepted = acceptor.accept::<6>(tcp, from).await.unwrap();
-        assert_eq!(&accepted.preamble, b"TEST12");
+        let accepted = acceptor.accept::<10>(tcp, from).await.unwrap();
+        assert_eq!(&accepted.preamble[..8], &MAGIC);
+        assert_eq!(&accepted.preamble[8..], b"12");
         let mut connection = accepted.connection;
         let mut question = [0; 4];
         connection.read_exact(&mut question).await.unwrap();

@@ -36,9 +36,6 @@ const HOLE_MIN: u64 = 64 << 10;
 /// Most zeroes in a frame, in bytes: a sink whose disks cannot make zeroes has to write them.
 const HOLE_MAX: u64 = 16 << 20;
 
-/// How long the thread waits for a job before it looks again.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// A range of the volume to be copied.
 #[derive(Debug)]
 pub struct BulkJob {
@@ -58,6 +55,8 @@ pub struct BulkConfig {
     /// Most payload of one frame in bytes; small enough for acknowledgements and the rate to be
     /// smooth.
     pub frame_bytes: u32,
+    /// Silence after which a keepalive frame is sent.
+    pub keepalive: Duration,
 }
 
 impl Default for BulkConfig {
@@ -65,6 +64,7 @@ impl Default for BulkConfig {
         Self {
             queue_jobs: 64,
             frame_bytes: 1 << 20,
+            keepalive: Duration::from_secs(5),
         }
     }
 }
@@ -106,6 +106,7 @@ impl BulkSender {
         let frame_bytes = u64::from(config.frame_bytes).clamp(BLOCK, PAYLOAD_MAX) & !(BLOCK - 1);
         let mut body = Sending {
             frame_bytes,
+            keepalive: config.keepalive,
             pipe: Pipe::new()?,
             buffer: Vec::new(),
             copy_reason,
@@ -116,19 +117,24 @@ impl BulkSender {
             acks: acks.clone(),
             queue: queue.clone(),
         };
-        let thread = StreamThread::spawn(
-            name.to_owned(),
-            stop,
-            move || {
-                let Err(error) = body.run();
-                body.queue.close();
+        let sender = Self { queue, acks };
+        let closing = {
+            let sender = sender.clone();
+            move |result: Result<(), StreamError>| {
+                sender.queue.close();
                 stopper.stop();
-                body.acks.close(error.as_io_error());
-                Err(error)
-            },
-            on_end,
-        )?;
-        Ok((Self { queue, acks }, thread))
+                if let Err(error) = &result {
+                    sender.acks.close(error.as_io_error());
+                }
+                result
+            }
+        };
+        let body = move || {
+            let Err(error) = body.run();
+            Err(error)
+        };
+        let thread = StreamThread::spawn(name.to_owned(), stop, body, closing, on_end)?;
+        Ok((sender, thread))
     }
 
     /// Appends a job; never waits. After an error nothing is told about the token.
@@ -187,6 +193,7 @@ fn socket_error(operation: &'static str) -> impl FnOnce(io::Error) -> StreamErro
 struct Sending {
     /// A multiple of [`BLOCK`].
     frame_bytes: u64,
+    keepalive: Duration,
     pipe: Pipe,
     buffer: Vec<u8>,
     /// Why this stream copies; `None` while it does not.
@@ -203,9 +210,12 @@ impl Sending {
     /// Ends with an error only: a sender is stopped or cut.
     fn run(&mut self) -> Result<Infallible, StreamError> {
         loop {
-            let (jobs, cost) = match self.queue.pop(1, 1, IDLE) {
+            let (jobs, cost) = match self.queue.pop(1, 1, self.keepalive) {
                 Popped::Closed => return Err(StreamError::Stopped),
-                Popped::Idle => continue,
+                Popped::Idle => {
+                    self.send_header(Command::Keepalive, 0, 0)?;
+                    continue;
+                }
                 Popped::Items(jobs, cost) => (jobs, cost),
             };
             for job in &jobs {
@@ -245,16 +255,27 @@ impl Sending {
     /// Sends zeroes for the range, or its beginning; returns how many.
     fn send_zeroes(&mut self, offset: u64, len: u64) -> Result<u64, StreamError> {
         let len = len.min(HOLE_MAX);
-        let header = self.header(Command::WriteZeroes, offset, len);
+        self.send_header(Command::WriteZeroes, offset, len)?;
+        self.counters.zeroes(len);
+        Ok(len)
+    }
+
+    /// Sends a frame without payload.
+    fn send_header(
+        &mut self,
+        command: Command,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), StreamError> {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(StreamError::Stopped);
         }
+        let header = self.header(command, offset, length);
         self.stream
             .write_all_vectored(&mut [IoSlice::new(&header.encode())])
             .map_err(socket_error("sending a header"))?;
         self.counters.frame();
-        self.counters.zeroes(len);
-        Ok(len)
+        Ok(())
     }
 
     /// Sends a run of a file as the volume's bytes at `offset`, in as many frames as it takes.

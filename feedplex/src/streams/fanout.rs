@@ -144,11 +144,12 @@ impl Fanout {
             self.main.discard(chunk)?;
             return Ok(());
         };
-        let mut copied = false;
+        let mut copied = None;
         for cursor in cursors[..last].iter_mut().filter(|c| c.result.is_ok()) {
             match self.main.copy_to(&self.copy, chunk) {
                 Ok(count) if count == chunk => {
-                    copied |= write_out(&mut self.copy, &mut self.buffer, chunk, cursor, counters)?;
+                    let reason = write_out(&mut self.copy, &mut self.buffer, chunk, cursor)?;
+                    copied = copied.or(reason);
                 }
                 Ok(count) => {
                     // Both pipes have as many pages, so this does not happen; `tee` cannot go on
@@ -160,23 +161,24 @@ impl Fanout {
             }
         }
         let cursor = &mut cursors[last];
-        copied |= write_out(&mut self.main, &mut self.buffer, chunk, cursor, counters)?;
-        if !copied {
-            counters.kernel(chunk as u64);
+        let reason = write_out(&mut self.main, &mut self.buffer, chunk, cursor)?;
+        // Once, however many plexes there are.
+        match copied.or(reason) {
+            Some(reason) => counters.copied(chunk as u64, reason),
+            None => counters.kernel(chunk as u64),
         }
         Ok(())
     }
 }
 
 /// Empties the pipe, which has `chunk` bytes, into a plex; the plex's error goes into its cursor,
-/// the pipe's is returned. Tells whether the bytes had to be copied.
+/// the pipe's is returned. Says why the bytes had to be copied, if they had to.
 fn write_out(
     pipe: &mut Pipe,
     buffer: &mut Vec<u8>,
     chunk: usize,
     cursor: &mut Cursor<'_>,
-    counters: &FeedCounters,
-) -> io::Result<bool> {
+) -> io::Result<Option<PathReason>> {
     let mut left = chunk;
     while left > 0 {
         let moved = cursor.place().and_then(|(segment, position, room)| {
@@ -195,23 +197,22 @@ fn write_out(
                 cursor.result = written.map_err(|errno| IoError::from_errno(errno as i32));
                 let call = "splice to disk";
                 let errno = errno as i32;
-                counters.copied(chunk as u64, PathReason::Unsupported { call, errno });
-                return Ok(true);
+                return Ok(Some(PathReason::Unsupported { call, errno }));
             }
             // A disk that takes nothing and says nothing.
             Ok(_) => {
                 cursor.result = Err(IoError::new(IoErrorKind::Medium));
                 pipe.discard(left)?;
-                return Ok(false);
+                return Ok(None);
             }
             Err(errno) => {
                 cursor.result = Err(IoError::from_errno(errno as i32));
                 pipe.discard(left)?;
-                return Ok(false);
+                return Ok(None);
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn write_copied(mut bytes: &[u8], cursor: &mut Cursor<'_>) -> Result<(), Errno> {

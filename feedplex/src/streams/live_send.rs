@@ -115,18 +115,22 @@ impl LiveSender {
             sender: sender.clone(),
             counters,
         };
-        let thread = StreamThread::spawn(
-            name.to_owned(),
-            stop,
-            move || {
-                let Err(error) = body.run();
-                body.sender.queue.close();
+        let closing = {
+            let sender = sender.clone();
+            move |result: Result<(), StreamError>| {
+                sender.queue.close();
                 stopper.stop();
-                body.sender.acks.close(error.as_io_error());
-                Err(error)
-            },
-            on_end,
-        )?;
+                if let Err(error) = &result {
+                    sender.acks.close(error.as_io_error());
+                }
+                result
+            }
+        };
+        let body = move || {
+            let Err(error) = body.run();
+            Err(error)
+        };
+        let thread = StreamThread::spawn(name.to_owned(), stop, body, closing, on_end)?;
         Ok((sender, thread))
     }
 

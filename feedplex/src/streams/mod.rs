@@ -103,6 +103,9 @@ pub enum StreamError {
     /// The volume failed an operation: nothing after it may be acknowledged.
     #[error("the volume failed an operation of the feed")]
     Device(#[source] IoError),
+    /// The stream's thread panicked, which is a bug here; the message is on standard error.
+    #[error("the stream's thread panicked")]
+    Panicked,
     /// Stopped from this side.
     #[error("stopped")]
     Stopped,

@@ -60,6 +60,7 @@ pub fn receive(
         }
     };
     progress.set_on_failure(move || on_failure.stop());
+    let ending = progress.clone();
     let mut body = Receiving {
         config,
         reader: Reader {
@@ -74,21 +75,16 @@ pub fn receive(
         counters,
         sequence: 0,
     };
-    StreamThread::spawn(
-        name.to_owned(),
-        stop,
-        move || {
-            let result = body.run();
-            stopper.stop();
-            body.progress.end();
-            // The end of the socket is then only what came of it.
-            match body.progress.failure() {
-                Some(error) => Err(StreamError::Device(error)),
-                None => result,
-            }
-        },
-        on_end,
-    )
+    let closing = move |result: Result<(), StreamError>| {
+        stopper.stop();
+        ending.end();
+        // Then the end of the socket is only what came of it.
+        match ending.failure() {
+            Some(error) => Err(StreamError::Device(error)),
+            None => result,
+        }
+    };
+    StreamThread::spawn(name.to_owned(), stop, move || body.run(), closing, on_end)
 }
 
 /// Reads frames without ever taking payload bytes that are to be spliced: what it reads ahead is

@@ -47,7 +47,7 @@ pub struct Accepted<const N: usize> {
 /// Takes connections through their handshake.
 pub struct Acceptor {
     tls: Arc<ServerConfig>,
-    magic: [u8; 4],
+    magic: [u8; 8],
     plaintext: bool,
     options: SocketOptions,
     limits: AcceptorLimits,
@@ -55,11 +55,11 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// `magic` are the first four bytes of a feed's preamble. `plaintext` says whether plaintext is
+    /// `magic` are the first eight bytes of a feed's preamble (`wire::preamble::MAGIC`). `plaintext` says whether plaintext is
     /// taken at all; whether a peer may use it for a feed is decided later, by its name.
     pub fn new(
         tls: Arc<ServerConfig>,
-        magic: [u8; 4],
+        magic: [u8; 8],
         plaintext: bool,
         options: SocketOptions,
         limits: AcceptorLimits,
@@ -82,7 +82,7 @@ impl Acceptor {
         tcp: TcpStream,
         address: SocketAddr,
     ) -> Result<Accepted<N>, TransportError> {
-        const { assert!(N >= 4, "a preamble begins with its magic") };
+        const { assert!(N >= 8, "a preamble begins with its magic") };
         let result = match self.pending.try_acquire() {
             Err(_) => Err(TransportError::TooManyPending(self.limits.pending)),
             Ok(_permit) => tokio::time::timeout(self.limits.timeout, self.handshake(tcp, address))
@@ -122,7 +122,7 @@ impl Acceptor {
         };
 
         let mut preamble = [0; N];
-        let mut head = [0; 4];
+        let mut head = [0; 8];
         connection
             .read_exact(&mut head)
             .await
@@ -133,9 +133,9 @@ impl Acceptor {
         if !connection.is_tls() && !self.plaintext {
             return Err(TransportError::PlaintextRefused);
         }
-        preamble[..4].copy_from_slice(&head);
+        preamble[..8].copy_from_slice(&head);
         connection
-            .read_exact(&mut preamble[4..])
+            .read_exact(&mut preamble[8..])
             .await
             .map_err(TransportError::from_io("reading the preamble"))?;
         Ok(Accepted {

@@ -68,7 +68,7 @@ pub async fn connect(
             .await
             .map_err(TransportError::from_io("waiting for admission"))?;
         if admitted != ADMITTED {
-            return Err(TransportError::NotAFeed([admitted, 0, 0, 0]));
+            return Err(TransportError::NotAdmitted(admitted));
         }
         Ok(connection)
     };

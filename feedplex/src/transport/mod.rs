@@ -63,7 +63,10 @@ pub enum TransportError {
     Tls(#[source] rustls::Error),
     /// The first bytes belong to another protocol.
     #[error("the first bytes {0:02x?} are not a feed's")]
-    NotAFeed([u8; 4]),
+    NotAFeed([u8; 8]),
+    /// The peer's first byte under TLS is not [`ADMITTED`].
+    #[error("the peer began the session with {0:#04x}")]
+    NotAdmitted(u8),
     /// The peer speaks plaintext and this node was not told to accept it.
     #[error("the peer speaks plaintext, which is not allowed here")]
     PlaintextRefused,

@@ -220,6 +220,10 @@ wire_struct! {
         pub round: u64,
         /// Last live sequence number that it takes, 0 for none.
         pub live_sequence: u64,
+        /// The state of the source's data, which the sink's is from then on.
+        pub generation: Uuid,
+        /// The states before, newest first.
+        pub history: Vec<Uuid>,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Disks, volumes and connections for the stream tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod streams;
+
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use feedplex::counters::FeedCounters;
 use feedplex::device::{DoneFn, FileSegment, PlexSegments, SinkDevice, WriteGrant};
@@ -255,7 +257,7 @@ pub fn plain_pair() -> (DataStream, DataStream) {
     (DataStream::plain(here), DataStream::plain(there))
 }
 
-pub const MAGIC: [u8; 4] = *b"TEST";
+pub const MAGIC: [u8; 8] = *b"\x93TESTING";
 
 pub fn identity() -> Identity {
     let dir = tempfile::tempdir().unwrap();
@@ -288,7 +290,7 @@ pub fn tls_pair() -> (DataStream, DataStream) {
         let address = listener.local_addr().unwrap();
         let accepting = async {
             let (tcp, from) = listener.accept().await.unwrap();
-            acceptor.accept::<4>(tcp, from).await.unwrap().connection
+            acceptor.accept::<8>(tcp, from).await.unwrap().connection
         };
         let connecting = async {
             use tokio::io::AsyncWriteExt;

@@ -1,0 +1,205 @@
+//! Live streams over real sockets, to real files.
+
+mod support;
+
+use blockio::{ByteRange, Flags};
+use feedplex::counters::PathReason;
+use feedplex::streams::{LiveConfig, LiveSender, SendError, StreamError, receive};
+use feedplex::wire::frame::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use support::streams::*;
+use support::*;
+use uuid::Uuid;
+
+#[test]
+fn live_and_bulk_together_in_order() {
+    for (tls, payload_checksum) in [(false, false), (false, true), (true, false)] {
+        let pair = || if tls { tls_pair() } else { plain_pair() };
+        let sink = Arc::new(TestVolume::new(2, SIZE));
+        let source = Plex::new(SIZE);
+        source.write(8 * MIB, &pattern(8 * MIB, 9));
+        let (here, there) = pair();
+        let (told, progress) = (Told::default(), progress());
+        let acks = told.tracker();
+        let (end, _) = on_end();
+        let receiver = receive(
+            "sink",
+            config(),
+            there,
+            sink.clone(),
+            progress.clone(),
+            counters(),
+            end,
+        )
+        .unwrap();
+        let (end, ended) = on_end();
+        let live_config = LiveConfig {
+            keepalive: Duration::from_millis(30),
+            payload_checksum,
+            ..LiveConfig::default()
+        };
+        let (sender, thread) =
+            LiveSender::start("live", live_config, here, acks.clone(), counters(), end).unwrap();
+        let mut model = vec![0; 8 * MIB as usize];
+        let mut token = 0;
+        let mut offset = 0;
+        // Overlapping writes, small and large, over and over the same place.
+        for round in 0..60 {
+            let len = [512, 4096, 65536, 200 * 1024][round % 4];
+            let bytes = pattern(len, 100 + round as u64);
+            model[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
+            let frame = live(
+                token,
+                Command::Write,
+                ByteRange::new(offset, len),
+                Some(bytes),
+            );
+            sender.try_send(frame).unwrap();
+            offset = (offset + len / 2) & !511;
+            token += 1;
+        }
+        let flush = live(token, Command::Flush, ByteRange::default(), None);
+        let flush_sequence = sender.try_send(flush).unwrap();
+        let point = Uuid::new_v4();
+        let mut mark = live(token + 1, Command::Mark, ByteRange::default(), None);
+        mark.mark = Some(point);
+        let mark_sequence = sender.try_send(mark).unwrap();
+        bulk_copy(pair(), &source, &sink, &[ByteRange::new(8 * MIB, 8 * MIB)]);
+        wait_until("the mark and a keepalive", || {
+            progress.durable() > mark_sequence
+        });
+        assert!(flush_sequence < mark_sequence);
+        acks.acknowledged(progress.durable()).unwrap();
+        assert_eq!(acks.outstanding(), 0);
+        assert!(told.sorted().iter().all(|(_, result)| result.is_ok()));
+        for plex in &sink.plexes {
+            assert!(plex.read(ByteRange::new(0, 8 * MIB)) == model);
+            let rest = ByteRange::new(8 * MIB, 8 * MIB);
+            assert!(plex.read(rest) == source.read(rest));
+        }
+        let log = sink.log();
+        assert!(log.contains(&format!("Mark {point} {mark_sequence}")));
+        assert_eq!(sender.queued_bytes(), 0);
+        thread.stop();
+        thread.join(PATIENCE).unwrap();
+        assert!(matches!(ended.recv().unwrap(), Err(StreamError::Stopped)));
+        receiver.join(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_flush_waits_for_the_writes_before_it() {
+    let sink = Arc::new(TestVolume::new(1, SIZE));
+    *sink.hold_writes.lock().unwrap() = Some(Vec::new());
+    let (here, there) = plain_pair();
+    let (told, progress) = (Told::default(), progress());
+    let (end, _) = on_end();
+    let receiver = receive(
+        "sink",
+        config(),
+        there,
+        sink.clone(),
+        progress.clone(),
+        counters(),
+        end,
+    )
+    .unwrap();
+    let (end, _) = on_end();
+    let (sender, thread) = LiveSender::start(
+        "live",
+        LiveConfig::default(),
+        here,
+        told.tracker(),
+        counters(),
+        end,
+    )
+    .unwrap();
+    let write = live(
+        0,
+        Command::Write,
+        ByteRange::new(0, 512),
+        Some(vec![1; 512]),
+    );
+    sender.try_send(write).unwrap();
+    let flush = live(1, Command::Flush, ByteRange::default(), None);
+    sender.try_send(flush).unwrap();
+    wait_until("the write", || sink.log().len() == 1);
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(sink.log().len(), 1, "the flush is not submitted yet");
+    let held = sink.hold_writes.lock().unwrap().take().unwrap();
+    held.into_iter().for_each(|done| done(Ok(())));
+    wait_until("the flush", || progress.durable() == 2);
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
+    receiver.join(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_full_live_queue_is_congestion_and_stopping_ends_it() {
+    let (here, _there) = plain_pair();
+    let (told, (end, ended)) = (Told::default(), on_end());
+    let config = LiveConfig {
+        queue_bytes: 4 * MIB,
+        ..LiveConfig::default()
+    };
+    let (sender, thread) =
+        LiveSender::start("live", config, here, told.tracker(), counters(), end).unwrap();
+    let mut taken = 0;
+    let error = loop {
+        let bytes = vec![1; 128 * 1024];
+        let range = ByteRange::new(0, bytes.len() as u64);
+        match sender.try_send(live(taken, Command::Write, range, Some(bytes))) {
+            Ok(sequence) => assert_eq!(sequence, taken + 1),
+            Err(error) => break error,
+        }
+        taken += 1;
+        assert!(taken < 1000, "nothing bounds the queue");
+    };
+    assert_eq!(error, SendError::Congested);
+    assert!(sender.queued_bytes() <= 4 * MIB);
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
+    assert!(ended.recv().unwrap().is_err());
+    assert_eq!(told.sorted().len() as u64, taken);
+    let late = live(taken, Command::Flush, ByteRange::default(), None);
+    assert_eq!(sender.try_send(late), Err(SendError::Closed));
+}
+
+#[test]
+fn durable_writes_are_submitted_whole() {
+    let sink = Arc::new(TestVolume::new(1, SIZE));
+    let (here, there) = plain_pair();
+    let (told, progress, received) = (Told::default(), progress(), counters());
+    let (end, _) = on_end();
+    let receiver = receive(
+        "sink",
+        config(),
+        there,
+        sink.clone(),
+        progress.clone(),
+        received.clone(),
+        end,
+    )
+    .unwrap();
+    let (end, _) = on_end();
+    let (sender, thread) = LiveSender::start(
+        "live",
+        LiveConfig::default(),
+        here,
+        told.tracker(),
+        counters(),
+        end,
+    )
+    .unwrap();
+    let bytes = Some(vec![1; MIB as usize]);
+    let mut frame = live(0, Command::Write, ByteRange::new(0, MIB), bytes);
+    frame.flags = Flags::FUA;
+    sender.try_send(frame).unwrap();
+    wait_until("durable", || progress.durable() == 1);
+    assert_eq!(sink.log(), ["Write 0x0+0x100000 1"]);
+    assert_eq!(received.values().reasons, [PathReason::DurableWrites]);
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
+    receiver.join(PATIENCE).unwrap();
+}
