@@ -3,6 +3,7 @@
 
 use super::disks::FilePv;
 use super::groups::GroupView;
+use regionmap::{PAGE_REGIONS, PAGE_WORDS, PageBits};
 use regionmap::log::{BLOCK, DRL_SLOT, Geometry, PageState, SLOTS};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,8 +12,6 @@ use volmgr::model::{Group, LogCopy, Volume};
 
 /// Bytes copied at a time.
 const COPY_BYTES: u64 = 1 << 20;
-/// `(a page's bits)`, all set: what the encoder takes for a page that is wholly dirty.
-const ALL_DIRTY: regionmap::PageBits = [u64::MAX; regionmap::PAGE_WORDS];
 
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +248,7 @@ pub fn set_all_dirty(
                 // It counts as all dirty already.
                 PageState::Lost => continue,
             };
-            let bytes = geometry.encode_page(slot, page, sequence, &ALL_DIRTY);
+            let bytes = geometry.encode_page(slot, page, sequence, &all_dirty(&geometry, page));
             copy.disk
                 .write_at(copy.start + geometry.page_offset(slot, page, block), &bytes)
                 .map_err(copy.failed())?;
@@ -272,4 +271,17 @@ fn valid_copy<'a>(
         .filter_map(|log| Copy::of(group, disks, log))
         .find(|copy| copy.header(volume.uuid).is_ok())
         .ok_or(LogError::NoCopy)
+}
+
+/// Bits of a page, set for every region that there is.
+fn all_dirty(geometry: &Geometry, page: u64) -> PageBits {
+    let regions = geometry.size.div_ceil(geometry.region_size);
+    let here = regions
+        .saturating_sub(page * PAGE_REGIONS)
+        .min(PAGE_REGIONS);
+    let mut bits = [0u64; PAGE_WORDS];
+    for region in 0..here {
+        bits[(region / 64) as usize] |= 1 << (region % 64);
+    }
+    bits
 }

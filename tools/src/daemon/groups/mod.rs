@@ -298,12 +298,32 @@ impl Groups {
         }
     }
 
-    /// Claims the disks of an exported group again, to import it.
-    pub fn claim_again(&self, vg: &str) -> Result<(), String> {
+    /// Claims the disks of an exported group and looks at them again: it may have been used
+    /// elsewhere since it was seen here.
+    pub fn reopen(&self, vg: &str) -> Result<Vec<String>, String> {
         let slot = self.slot(vg).ok_or("no such group")?;
         let mut entry = slot.lock();
-        entry.claim_again()?;
+        let result = entry.reopen();
         slot.publish(&entry);
-        Ok(())
+        result
+    }
+
+    /// Makes sure that what stands is on all disks that are here, and that those that are not are
+    /// marked. Blocks.
+    pub fn settle(&self, vg: &str) -> Result<(Arc<GroupView>, Vec<News>), String> {
+        let slot = self.slot(vg).ok_or("no such group")?;
+        let mut entry = slot.lock();
+        if let Some(trouble) = &entry.trouble {
+            return Err(trouble.clone());
+        }
+        let news = entry.settle()?;
+        Ok((slot.publish(&entry), news))
+    }
+
+    /// The disks of a group that are here, for I/O on extents that nobody else uses.
+    pub fn disks(&self, vg: &str) -> BTreeMap<Uuid, FilePv> {
+        self.slot(vg)
+            .map(|slot| slot.lock().disks.clone())
+            .unwrap_or_default()
     }
 }

@@ -7,6 +7,7 @@
 
 use super::commit::Entry;
 use super::{Groups, News, Orphan, Slot};
+use crate::daemon::verbs::chain;
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -266,6 +267,25 @@ fn open(
     Some(entry)
 }
 
+/// A group of these disks, looked at anew.
+pub(super) fn reopen(
+    group: Uuid,
+    disks: Vec<FilePv>,
+    outcome: &mut ScanOutcome,
+) -> Result<Entry, String> {
+    let mut scans = Vec::new();
+    for mut disk in disks {
+        let scan = metadata::inspect(&mut disk).map_err(|error| chain(&error))?;
+        scans.push((Key::New(disk), scan));
+    }
+    metadata::assemble(scans)
+        .groups
+        .into_iter()
+        .find(|assembly| assembly.group == group)
+        .and_then(|assembly| open(assembly, BTreeMap::new(), outcome))
+        .ok_or_else(|| "its disks do not belong to it any more".into())
+}
+
 /// New disks for a group in use. Returns whether any joined.
 fn join(entry: &mut Entry, assembly: Assembly<Key>, outcome: &mut ScanOutcome) -> bool {
     let new: Vec<String> = assembly
@@ -429,15 +449,4 @@ fn is_there(disk: &FilePv, uuid: Uuid) -> bool {
     disk.still_there()
         && metadata::inspect(&mut disk)
             .is_ok_and(|scan| scan.chosen_label().is_some_and(|label| label.pv == uuid))
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

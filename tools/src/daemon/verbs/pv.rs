@@ -129,15 +129,15 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
             return Err(fail(path.display(), what, "it is not a known PV", "see `volmgr pvs`"));
         };
         let there = FilePv::look(&path).map_err(|error| refuse(&path, what, &error))?;
-        let size = size.unwrap_or(there.size());
-        if size > there.size() {
+        if size.is_some_and(|size| size != there.size()) {
             return Err(fail(
                 path.display(),
                 what,
-                format!("the disk has only {}", human(there.size())),
-                "make the disk larger first",
+                format!("a PV fills its disk, which has {}", human(there.size())),
+                "make the disk larger, then leave the size out",
             ));
         }
+        let size = there.size();
         if ctx.would(&format!("resize PV {} to {}", path.display(), human(size))) {
             continue;
         }
@@ -149,14 +149,19 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
                     .refresh_size()
                     .map_err(|error| fail(path.display(), what, error, ""))
                     .and_then(|()| {
-                        metadata::grow_pv(&mut orphan.disk, size)
+                        metadata::grow_pv(&mut orphan.disk)
                             .map_err(|error| fail(path.display(), what, super::chain(&error), ""))
                     });
                 ctx.node.groups.put_orphan(orphan);
                 grown.map(drop)
             }
             Known::Member(vg) => tokio::task::block_in_place(|| {
-                ctx.node.groups.grow_member(&vg, &path, size)
+                ctx.node.groups.grow_member(&vg, there.key())
+            })
+            .map(|news| {
+                for (kind, object, text) in news {
+                    ctx.node.event(kind, &object, &text);
+                }
             })
             .map_err(|why| fail(path.display(), what, why, "")),
         };

@@ -101,13 +101,11 @@ pub async fn vgimport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     if ctx.would(&format!("import group {vg}")) {
         return Ok(());
     }
-    tokio::task::block_in_place(|| {
-        // It may have been used elsewhere since it was seen here: look again, under a claim.
-        let paths: Vec<PathBuf> = view.disks.values().map(|place| place.path.clone()).collect();
-        ctx.node.groups.forget(vg);
-        ctx.node.groups.scan_to_import(&paths)
-    })
-    .map_err(|why| fail(vg, what, why, "is the group in use elsewhere?"))?;
+    let warnings = tokio::task::block_in_place(|| ctx.node.groups.reopen(vg))
+        .map_err(|why| fail(vg, what, why, "is the group in use elsewhere?"))?;
+    for warning in warnings {
+        ctx.out.warning(warning);
+    }
     ctx.node
         .commit(vg, |group| Ok::<_, Infallible>(plan::set_exported(group, false)))
         .map_err(|error| {
