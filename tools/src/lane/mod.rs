@@ -33,6 +33,15 @@ pub use disk::DiskSpec;
 pub use handle::LaneHandle;
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
 
+mod interim;
 mod outlet;
+use interim::Engine;
+fn make_engine(
+    spec: &LaneSpec,
+    _bounces: Vec<blockio::PayloadId>,
+    _logs: Vec<Vec<u8>>,
+) -> Result<Engine, LaneError> {
+    Ok(Engine::new(spec.layout.clone()))
+}
 #[cfg(test)]
 mod tests;
