@@ -197,6 +197,7 @@ impl Engine {
         None
     }
     pub fn merge_feed_map(&mut self, _: FeedId, _: &RegionMap, _: &mut Vec<Action>) {}
+    pub fn clear_feed_map(&mut self, _: FeedId, _: &mut Vec<Action>) {}
     pub fn set_all_dirty(&mut self, _: FeedId, _: &mut Vec<Action>) {}
     pub fn dirty_bytes(&self, _: FeedId) -> u64 {
         0

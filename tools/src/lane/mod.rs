@@ -14,6 +14,7 @@
 //! A command that changes something is in force when its answer comes.
 
 mod command;
+mod control;
 mod delegate;
 mod disk;
 mod exec;
@@ -23,6 +24,8 @@ mod feeds;
 mod handle;
 mod nbd;
 mod payload;
+mod requests;
+mod start;
 mod thread;
 mod wake;
 

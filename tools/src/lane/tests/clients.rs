@@ -218,6 +218,40 @@ fn a_client_that_takes_nothing_does_not_block_others() {
 }
 
 #[test]
+fn clients_that_sit_on_all_memory_are_cut_off() {
+    if !have("qemu-io") {
+        return;
+    }
+    let rig = Rig::with(1, 1, |spec| spec.pool_bytes = 512 << 10);
+    let dead: Vec<UnixStream> = (0..4)
+        .map(|_| {
+            let mut client = connect(&rig);
+            for cookie in 0..16 {
+                client
+                    .write_all(&header(0, cookie, 0, 1 << 20))
+                    .expect("read");
+            }
+            client
+        })
+        .collect();
+    rig.wait("they are there", || rig.handle.opens() == 4);
+    let uri = rig.uri();
+    run(
+        "qemu-io",
+        &[
+            "-f",
+            "raw",
+            "-c",
+            "write -P 1 0 4M",
+            "-c",
+            "read -P 1 0 4M",
+            &uri,
+        ],
+    );
+    drop(dead);
+}
+
+#[test]
 fn a_stop_answers_what_was_asked() {
     let rig = Rig::new(1, 1);
     let mut client = connect(&rig);
