@@ -109,7 +109,11 @@ impl ActiveVolumes {
         let Some(lane) = self.lane(volume.uuid) else {
             return BTreeMap::new();
         };
-        let plexes: Vec<PlexId> = volume.plexes.iter().map(|plex| PlexId(plex.number)).collect();
+        let plexes: Vec<PlexId> = volume
+            .plexes
+            .iter()
+            .map(|plex| PlexId(plex.number))
+            .collect();
         let asked = lane.dirty(Vec::new(), plexes);
         match tokio::time::timeout(ASK_TIMEOUT, asked).await {
             Ok(Ok((_, dirty))) => volume
@@ -187,7 +191,8 @@ fn prepare(
         let volume = view.volume(&name.lv).unwrap_or(volume);
         logs::fit(&view, volume, &disks)
             .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
-        let healed = logs::heal(&view, volume, &disks).map_err(|error| fail(name, what, error, ""))?;
+        let healed =
+            logs::heal(&view, volume, &disks).map_err(|error| fail(name, what, error, ""))?;
         if healed.is_empty() {
             return Ok(view);
         }
@@ -301,7 +306,11 @@ pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
             lv: volume.name.clone(),
         };
         if let Err(failure) = reconfigure(node, &name).await {
-            node.event("reconfigure-failed", &name.to_string(), &failure.to_string());
+            node.event(
+                "reconfigure-failed",
+                &name.to_string(),
+                &failure.to_string(),
+            );
         }
     }
 }

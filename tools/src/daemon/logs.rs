@@ -3,8 +3,8 @@
 
 use super::disks::FilePv;
 use super::groups::GroupView;
-use regionmap::{PAGE_REGIONS, PAGE_WORDS, PageBits};
 use regionmap::log::{BLOCK, DRL_SLOT, Geometry, PageState, SLOTS};
+use regionmap::{PAGE_REGIONS, PAGE_WORDS, PageBits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use uuid::Uuid;
@@ -147,7 +147,11 @@ pub fn geometry(group: &Group, volume: &Volume) -> Geometry {
 /// Brings the valid copies to the volume's present size: after the volume was grown or cut, also
 /// where a crash came between the commit and this. Harmless for an active volume that grows: only
 /// pages behind the present ones are written, and the header, which nobody else writes.
-pub fn fit(view: &GroupView, volume: &Volume, disks: &BTreeMap<Uuid, FilePv>) -> Result<(), LogError> {
+pub fn fit(
+    view: &GroupView,
+    volume: &Volume,
+    disks: &BTreeMap<Uuid, FilePv>,
+) -> Result<(), LogError> {
     let wanted = geometry(&view.group, volume);
     let mut fitted = false;
     let mut failure = LogError::NoCopy;
@@ -256,7 +260,11 @@ pub fn set_all_dirty(
         copy.disk.sync().map_err(copy.failed())?;
         written = true;
     }
-    if written { Ok(()) } else { Err(LogError::NoCopy) }
+    if written {
+        Ok(())
+    } else {
+        Err(LogError::NoCopy)
+    }
 }
 
 fn valid_copy<'a>(

@@ -42,9 +42,7 @@ pub async fn listen(node: &Arc<Node>) -> Result<(), StartError> {
                 umask(before);
                 Listener::Unix(listener.map_err(failed)?)
             }
-            NbdAddress::Tcp(addr) => {
-                Listener::Tcp(TcpListener::bind(addr).await.map_err(failed)?)
-            }
+            NbdAddress::Tcp(addr) => Listener::Tcp(TcpListener::bind(addr).await.map_err(failed)?),
         };
         node.spawn(serve(node.clone(), listener, negotiations.clone()));
     }
@@ -93,8 +91,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
     peer: String,
     into_fd: impl FnOnce(S) -> io::Result<OwnedFd>,
 ) {
-    let negotiated =
-        tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiate(node, &mut stream)).await;
+    let negotiated = tokio::time::timeout(NEGOTIATION_TIMEOUT, negotiate(node, &mut stream)).await;
     let (negotiated, received) = match negotiated {
         Ok(Ok(Some(done))) => done,
         Ok(Ok(None)) => return,

@@ -1,9 +1,9 @@
 //! One group with its disks: commits, and what becomes of disks that fail under one.
 
-use crate::daemon::verbs::chain;
 use super::view::{DiskPlace, GroupView};
 use super::{News, scan};
 use crate::daemon::disks::{DiskKey, FilePv};
+use crate::daemon::verbs::chain;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 use volmgr::metadata::{self, PvIo, Store};

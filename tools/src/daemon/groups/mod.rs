@@ -121,7 +121,12 @@ impl Groups {
 
     /// All groups, by name.
     pub fn views(&self) -> Vec<Arc<GroupView>> {
-        let mut views: Vec<_> = self.read().groups.values().map(|slot| slot.view()).collect();
+        let mut views: Vec<_> = self
+            .read()
+            .groups
+            .values()
+            .map(|slot| slot.view())
+            .collect();
         views.sort_by(|a, b| a.group.name.cmp(&b.group.name));
         views
     }
@@ -241,7 +246,9 @@ impl Groups {
         change: impl FnOnce(&Group) -> Result<Group, E>,
     ) -> Result<(Arc<GroupView>, Vec<News>), CommitError<E>> {
         let Some(slot) = self.slot(vg) else {
-            joining.into_iter().for_each(|orphan| self.put_orphan(orphan));
+            joining
+                .into_iter()
+                .for_each(|orphan| self.put_orphan(orphan));
             return Err(CommitError::NoGroup);
         };
         let mut entry = slot.lock();

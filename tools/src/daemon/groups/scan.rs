@@ -7,8 +7,8 @@
 
 use super::commit::Entry;
 use super::{Groups, News, Orphan, Slot};
-use crate::daemon::verbs::chain;
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
+use crate::daemon::verbs::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,9 +64,11 @@ impl Groups {
             for disk in entry.disks.values_mut() {
                 match metadata::inspect(disk) {
                     Ok(scan) => scans.push((Key::Old, scan)),
-                    Err(error) => outcome
-                        .warnings
-                        .push(format!("{}: {}", disk.path().display(), chain(&error))),
+                    Err(error) => outcome.warnings.push(format!(
+                        "{}: {}",
+                        disk.path().display(),
+                        chain(&error)
+                    )),
                 }
             }
         }
@@ -180,7 +182,9 @@ impl Groups {
                 "another group has the name {}, too: rename one with the other's disks away",
                 entry.group.name
             );
-            outcome.warnings.push(format!("{}: {why}", entry.group.uuid));
+            outcome
+                .warnings
+                .push(format!("{}: {why}", entry.group.uuid));
             entry.trouble = Some(why);
         }
         let uuid = entry.group.uuid;
@@ -211,7 +215,9 @@ fn open(
         ),
     };
     if let Some(why) = &trouble {
-        outcome.warnings.push(format!("group {}: {why}", group.name));
+        outcome
+            .warnings
+            .push(format!("group {}: {why}", group.name));
         outcome
             .events
             .push(("vg-trouble", group.name.clone(), why.clone()));
@@ -347,11 +353,7 @@ fn join(entry: &mut Entry, assembly: Assembly<Key>, outcome: &mut ScanOutcome) -
 
 /// Disks that were given up and are here again: their content is outdated, the plexes on them
 /// resync; the disks themselves are used again.
-fn take_back(
-    entry: &mut Entry,
-    returning: Vec<(Uuid, FilePv)>,
-    outcome: &mut ScanOutcome,
-) -> bool {
+fn take_back(entry: &mut Entry, returning: Vec<(Uuid, FilePv)>, outcome: &mut ScanOutcome) -> bool {
     if returning.is_empty() {
         return false;
     }

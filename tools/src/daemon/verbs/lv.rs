@@ -49,7 +49,12 @@ pub async fn lvcreate(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         _ => plan::largest_volume(&group, &request),
     };
     request.size = resolve(*size, 0, most, &group).ok_or_else(|| {
-        fail(lv, what, "no space is left for it, or the size is relative to nothing", "see `volmgr vgs`")
+        fail(
+            lv,
+            what,
+            "no space is left for it, or the size is relative to nothing",
+            "see `volmgr vgs`",
+        )
     })?;
     let planned = plan::create_volume(&group, &request, &mut Uuid::new_v4)
         .map_err(|error| plan_failed(lv, what, &error, &view))?;
@@ -78,8 +83,11 @@ pub async fn lvcreate(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             Ok::<_, PlanError>(next)
         })
         .map_err(|error| commit_failed(lv, what, error))?;
-    ctx.node
-        .event("lv-created", &lv.to_string(), &format!("volume of {}", human(bytes)));
+    ctx.node.event(
+        "lv-created",
+        &lv.to_string(),
+        &format!("volume of {}", human(bytes)),
+    );
     ctx.out
         .message(format!("Logical volume \"{}\" created.", lv.lv));
     if *inactive {
@@ -102,7 +110,8 @@ fn prepare_new(
             let failed = |error: io::Error| format!("{}: {error}", disk.path().display());
             if disk.punch(start, len).is_err() {
                 zeroed = false;
-                disk.write_zeroes(start, len.min(ALWAYS_ZERO)).map_err(failed)?;
+                disk.write_zeroes(start, len.min(ALWAYS_ZERO))
+                    .map_err(failed)?;
             }
         }
     }
@@ -203,7 +212,12 @@ pub(super) fn named_pvs(
         .iter()
         .map(|path| {
             member_of(view, Path::new(path)).ok_or_else(|| {
-                fail(lv, what, format!("{path} is not a disk of {}", lv.vg), "see `volmgr pvs`")
+                fail(
+                    lv,
+                    what,
+                    format!("{path} is not a disk of {}", lv.vg),
+                    "see `volmgr pvs`",
+                )
             })
         })
         .collect()
@@ -230,7 +244,14 @@ pub async fn lvextend(
     };
     let wanted = resolve(size, now, most, &group)
         .filter(|wanted| *wanted > now)
-        .ok_or_else(|| fail(lv, what, format!("the new size is not larger than {}", human(now)), "lvreduce makes it smaller"))?;
+        .ok_or_else(|| {
+            fail(
+                lv,
+                what,
+                format!("the new size is not larger than {}", human(now)),
+                "lvreduce makes it smaller",
+            )
+        })?;
     let extension = plan::extend_volume(&group, &lv.lv, wanted, &pvs)
         .map_err(|error| plan_failed(lv, what, &error, &view))?;
     if extension.log_moved && ctx.node.is_active(volume.uuid) {
@@ -282,8 +303,11 @@ pub async fn lvextend(
         .map_err(|error| commit_failed(lv, what, error))?;
     fit_log(&view, lv, &disks, what)?;
     active::reconfigure(&ctx.node, lv).await?;
-    ctx.node
-        .event("lv-extended", &lv.to_string(), &format!("now {}", human(bytes)));
+    ctx.node.event(
+        "lv-extended",
+        &lv.to_string(),
+        &format!("now {}", human(bytes)),
+    );
     ctx.out.message(format!(
         "Size of logical volume {lv} changed from {} to {}.",
         human(now),
@@ -306,12 +330,7 @@ fn fit_log(
 }
 
 /// `lvreduce`: only while nobody serves the volume, and only when the admin knows what is lost.
-pub async fn lvreduce(
-    ctx: &Ctx,
-    lv: &LvName,
-    size: SizeSpec,
-    force: bool,
-) -> Result<(), Failure> {
+pub async fn lvreduce(ctx: &Ctx, lv: &LvName, size: SizeSpec, force: bool) -> Result<(), Failure> {
     let what = "cannot reduce";
     let view = usable(ctx, &lv.vg, what)?;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
@@ -327,7 +346,14 @@ pub async fn lvreduce(
     let now = view.group.bytes_of(&volume);
     let wanted = resolve(size, now, now, &view.group)
         .filter(|wanted| *wanted < now)
-        .ok_or_else(|| fail(lv, what, format!("the new size is not smaller than {}", human(now)), "lvextend makes it larger"))?;
+        .ok_or_else(|| {
+            fail(
+                lv,
+                what,
+                format!("the new size is not smaller than {}", human(now)),
+                "lvextend makes it larger",
+            )
+        })?;
     let planned = plan::reduce_volume(&view.group, &lv.lv, wanted)
         .map_err(|error| plan_failed(lv, what, &error, &view))?;
     let bytes = planned
@@ -350,8 +376,11 @@ pub async fn lvreduce(
         .map_err(|error| commit_failed(lv, what, error))?;
     let disks = ctx.node.groups.disks(&lv.vg);
     fit_log(&view, lv, &disks, what)?;
-    ctx.node
-        .event("lv-reduced", &lv.to_string(), &format!("now {}", human(bytes)));
+    ctx.node.event(
+        "lv-reduced",
+        &lv.to_string(),
+        &format!("now {}", human(bytes)),
+    );
     ctx.out.message(format!(
         "Size of logical volume {lv} changed from {} to {}.",
         human(now),
@@ -366,7 +395,10 @@ fn no_feeds(lv: &LvName, volume: &Volume, what: &str) -> Result<(), Failure> {
         Some(feed) => Err(fail(
             lv,
             what,
-            format!("its feed with {} needs the same size on both sides", feed.peer),
+            format!(
+                "its feed with {} needs the same size on both sides",
+                feed.peer
+            ),
             "feeddetach it first",
         )),
     }

@@ -43,12 +43,7 @@ pub(super) fn say_activated(ctx: &Ctx, activated: Activated) {
     }
 }
 
-async fn set_state(
-    ctx: &Ctx,
-    lv: &LvName,
-    plex: &str,
-    state: PlexState,
-) -> Result<(), Failure> {
+async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Result<(), Failure> {
     let what = if state == PlexState::Offline {
         "cannot take off line"
     } else {
@@ -71,12 +66,19 @@ async fn set_state(
         })
         .map_err(|error| commit_failed(lv, what, error))?;
     active::reconfigure(&ctx.node, lv).await?;
-    ctx.node
-        .event("plex-state", &lv.to_string(), &format!("{plex} is {state:?}"));
-    ctx.out.message(format!("{plex} of {lv} is {}.", super::report::state_name(state)));
+    ctx.node.event(
+        "plex-state",
+        &lv.to_string(),
+        &format!("{plex} is {state:?}"),
+    );
+    ctx.out.message(format!(
+        "{plex} of {lv} is {}.",
+        super::report::state_name(state)
+    ));
     if state == PlexState::Stale && !ctx.node.is_active(volume.uuid) {
-        ctx.out
-            .message(format!("It will be in step again some time after {lv} is activated."));
+        ctx.out.message(format!(
+            "It will be in step again some time after {lv} is activated."
+        ));
     }
     Ok(())
 }

@@ -137,7 +137,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// There is no such group.
 pub fn no_group(vg: &str, what: &str) -> Failure {
-    fail(vg, what, "no such volume group", "see `volmgr vgs`, `volmgr vgscan`")
+    fail(
+        vg,
+        what,
+        "no such volume group",
+        "see `volmgr vgs`, `volmgr vgscan`",
+    )
 }
 
 /// The group of that name.
@@ -167,7 +172,12 @@ fn plex_number(lv: &LvName, volume: &Volume, plex: &str, what: &str) -> Result<u
         .map(|known| known.number)
         .ok_or_else(|| {
             let names: Vec<String> = volume.plexes.iter().map(Plex::name).collect();
-            fail(lv, what, format!("it has no {plex}"), format!("it has {}", names.join(", ")))
+            fail(
+                lv,
+                what,
+                format!("it has no {plex}"),
+                format!("it has {}", names.join(", ")),
+            )
         })
 }
 
@@ -257,12 +267,9 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         ));
     }
     match command {
-        Command::Report {
-            kind,
-            vg,
-            lv,
-            peer,
-        } => report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await,
+        Command::Report { kind, vg, lv, peer } => {
+            report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await
+        }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,

@@ -80,7 +80,11 @@ pub async fn status(ctx: &Ctx) -> Result<(), Failure> {
                 volume.name,
                 human(group.bytes_of(volume)),
                 health(&view, volume),
-                if volume.role == Role::Feed { ", fed" } else { "" },
+                if volume.role == Role::Feed {
+                    ", fed"
+                } else {
+                    ""
+                },
                 match &status {
                     Some(status) => format!("{} open, {}", status.opens, status.path),
                     None => "inactive".to_owned(),

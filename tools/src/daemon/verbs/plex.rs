@@ -71,12 +71,7 @@ pub async fn plexattach(ctx: &Ctx, lv: &LvName, pvs: &[String]) -> Result<(), Fa
 }
 
 /// `plexdetach`: its content stays on the disks until they are used for something else.
-pub async fn plexdetach(
-    ctx: &Ctx,
-    lv: &LvName,
-    plex: &str,
-    force: bool,
-) -> Result<(), Failure> {
+pub async fn plexdetach(ctx: &Ctx, lv: &LvName, plex: &str, force: bool) -> Result<(), Failure> {
     let what = "cannot detach a plex";
     let view = usable(ctx, &lv.vg, what)?;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;

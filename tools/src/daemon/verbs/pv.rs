@@ -85,7 +85,12 @@ pub async fn pvremove(ctx: &Ctx, paths: &[String], force: bool) -> Result<(), Fa
                     .map_err(|error| fail(path.display(), what, super::chain(&error), ""))?;
                 match scan.chosen_label() {
                     None => {
-                        return Err(fail(path.display(), what, "it is not a PV", "see `volmgr pvs`"));
+                        return Err(fail(
+                            path.display(),
+                            what,
+                            "it is not a PV",
+                            "see `volmgr pvs`",
+                        ));
                     }
                     Some(label) if label.group.is_some() && !force => {
                         return Err(fail(
@@ -126,7 +131,12 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
     let what = "cannot resize PV";
     for path in distinct(paths, what)? {
         let Some(known) = known(ctx, &path, what)? else {
-            return Err(fail(path.display(), what, "it is not a known PV", "see `volmgr pvs`"));
+            return Err(fail(
+                path.display(),
+                what,
+                "it is not a known PV",
+                "see `volmgr pvs`",
+            ));
         };
         let there = FilePv::look(&path).map_err(|error| refuse(&path, what, &error))?;
         if size.is_some_and(|size| size != there.size()) {
@@ -155,15 +165,15 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
                 ctx.node.groups.put_orphan(orphan);
                 grown.map(drop)
             }
-            Known::Member(vg) => tokio::task::block_in_place(|| {
-                ctx.node.groups.grow_member(&vg, there.key())
-            })
-            .map(|news| {
-                for (kind, object, text) in news {
-                    ctx.node.event(kind, &object, &text);
-                }
-            })
-            .map_err(|why| fail(path.display(), what, why, "")),
+            Known::Member(vg) => {
+                tokio::task::block_in_place(|| ctx.node.groups.grow_member(&vg, there.key()))
+                    .map(|news| {
+                        for (kind, object, text) in news {
+                            ctx.node.event(kind, &object, &text);
+                        }
+                    })
+                    .map_err(|why| fail(path.display(), what, why, ""))
+            }
         };
         change?;
         ctx.node.event(
@@ -234,7 +244,12 @@ pub(super) fn distinct(paths: &[String], what: &str) -> Result<Vec<PathBuf>, Fai
         }
     }
     if distinct.is_empty() {
-        return Err(wrong("PATH", what, "no disk was named", "name at least one"));
+        return Err(wrong(
+            "PATH",
+            what,
+            "no disk was named",
+            "name at least one",
+        ));
     }
     Ok(distinct)
 }

@@ -276,12 +276,7 @@ fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
     ])
 }
 
-fn plex_row(
-    view: &GroupView,
-    volume: &Volume,
-    plex: &Plex,
-    dirty: &BTreeMap<u32, u64>,
-) -> Row {
+fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Row {
     let group = &view.group;
     row([
         ("plex_name", text(format!("plex{}", plex.number))),
@@ -300,12 +295,7 @@ fn plex_row(
 }
 
 /// How much of the plex is in step; unknown while nobody serves the volume.
-fn sync_percent(
-    group: &Group,
-    volume: &Volume,
-    plex: &Plex,
-    dirty: &BTreeMap<u32, u64>,
-) -> Value {
+fn sync_percent(group: &Group, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Value {
     if plex.state == PlexState::Active {
         return Value::Percent(100.0);
     }
@@ -402,7 +392,12 @@ fn node_row(node: &Node) -> Row {
 /// `lvdisplay`: the tree volume → plexes → subdisks → disks, with feeds.
 pub async fn lvdisplay(ctx: &Ctx, name: &LvName) -> Result<(), Failure> {
     let Some((view, volume)) = ctx.node.volume(name) else {
-        return Err(fail(name, "cannot show", "no such volume", "see `volmgr lvs`"));
+        return Err(fail(
+            name,
+            "cannot show",
+            "no such volume",
+            "see `volmgr lvs`",
+        ));
     };
     let status = ctx.node.active.status(volume.uuid);
     let dirty = ctx.node.active.plex_dirty(&volume).await;

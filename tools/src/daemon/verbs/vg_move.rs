@@ -79,7 +79,9 @@ pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
         return Ok(());
     }
     ctx.node
-        .commit(vg, |group| Ok::<_, Infallible>(plan::set_exported(group, true)))
+        .commit(vg, |group| {
+            Ok::<_, Infallible>(plan::set_exported(group, true))
+        })
         .map_err(|error| commit_failed(vg, what, error))?;
     ctx.node.groups.release(vg);
     ctx.node.event("vg-exported", vg, "group exported");
@@ -107,7 +109,9 @@ pub async fn vgimport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
         ctx.out.warning(warning);
     }
     ctx.node
-        .commit(vg, |group| Ok::<_, Infallible>(plan::set_exported(group, false)))
+        .commit(vg, |group| {
+            Ok::<_, Infallible>(plan::set_exported(group, false))
+        })
         .map_err(|error| {
             ctx.node.groups.release(vg);
             commit_failed(vg, what, error)
@@ -162,7 +166,13 @@ pub async fn vgcfgbackup(ctx: &Ctx, vg: &str, file: Option<&str>) -> Result<(), 
 
 fn backup_path(ctx: &Ctx, vg: &str, file: Option<&str>) -> PathBuf {
     file.map_or_else(
-        || ctx.node.state.path().join("backup").join(format!("{vg}.json")),
+        || {
+            ctx.node
+                .state
+                .path()
+                .join("backup")
+                .join(format!("{vg}.json"))
+        },
         PathBuf::from,
     )
 }
