@@ -287,7 +287,8 @@ impl Store {
     }
 
     /// Does every area of every present PV have the version that stands? Where not (after a crash),
-    /// commit it again before anything relies on it: it may be on one disk only.
+    /// commit it again before anything relies on it, with the disks of all the assembly's members:
+    /// it may be on one disk only.
     pub fn is_settled(&self) -> bool {
         self.settled
     }

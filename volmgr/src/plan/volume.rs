@@ -482,7 +482,7 @@ fn cut_at(plex: &Plex, extents: u64) -> bool {
     let set = plex.subdisks.iter().rev().find(|s| s.plex_extent < extents);
     set.is_some_and(|s| {
         let rows = extents - s.plex_extent;
-        rows % columns == 0 || rows >= s.extents * columns
+        rows.is_multiple_of(columns) || rows >= s.extents * columns
     })
 }
 
