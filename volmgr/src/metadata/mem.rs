@@ -85,7 +85,6 @@ pub struct MemPv {
     unsynced: Vec<(u64, Vec<u8>)>,
     /// Steps (writes and syncs) left before everything fails, if that is wanted.
     budget: Option<u64>,
-    steps: u64,
     broken: bool,
 }
 
@@ -101,7 +100,6 @@ impl MemPv {
             current: pages,
             unsynced: Vec::new(),
             budget: None,
-            steps: 0,
             broken: false,
         }
     }
@@ -121,11 +119,6 @@ impl MemPv {
     pub fn repair(&mut self) {
         self.broken = false;
         self.budget = None;
-    }
-
-    /// Writes and syncs so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
     }
 
     /// The power goes and comes back.
@@ -167,7 +160,6 @@ impl MemPv {
     }
 
     fn step(&mut self) -> io::Result<()> {
-        self.steps += 1;
         let spent = match &mut self.budget {
             None => false,
             Some(0) => true,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::{DiskId, Piece};
-use crate::label::{EXTENT_DEFAULT, Geometry, Label};
+use crate::label::{AREA_MAX, EXTENT_DEFAULT, Geometry, Label};
 use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check};
 use proptest::prelude::*;
 
@@ -332,7 +332,7 @@ fn a_layout_in_bytes() {
 }
 
 /// A group with so many volumes of one extent, built without the planner.
-pub(crate) fn large_group(volumes: u64) -> Group {
+fn large_group(volumes: u64) -> Group {
     let vg = group(&[3 * volumes, 3 * volumes]);
     let one = create(&vg, &VolumeRequest::new("one", MIB)).unwrap();
     let mut large = vg;
@@ -355,6 +355,45 @@ fn ten_thousand_volumes() {
     request.mirrors = 1;
     let next = create(&vg, &request).unwrap();
     assert_eq!(next.volumes.len(), 10_001);
+    // Two snapshots fit into the metadata area of a large disk.
+    let json = serde_json::to_vec(&next).unwrap();
+    assert!((json.len() as u64) < AREA_MAX / 2, "{}", json.len());
+}
+
+#[test]
+fn a_hundred_thousand_runs() {
+    let runs = 100_000;
+    let vg = large_group(1);
+    let mut holes = Group {
+        volumes: Vec::new(),
+        ..vg.clone()
+    };
+    holes.pvs = group(&[2 * runs]).pvs;
+    let mut volume = vg.volumes[0].clone();
+    volume.log[0].pv_extent = 1;
+    volume.plexes[0].subdisks = (0..runs - 1)
+        .map(|n| crate::model::Subdisk {
+            pv: uuid(1),
+            pv_extent: 2 * n + 3,
+            extents: 1,
+            plex_extent: n,
+            column: 0,
+        })
+        .collect();
+    volume.extents = runs - 1;
+    volume.log[0].extents =
+        log_bytes(volume.extents * EXTENT_DEFAULT, REGION_DEFAULT).div_ceil(EXTENT_DEFAULT);
+    volume.log[0].pv_extent = 2 * runs + 1;
+    holes.pvs = group(&[2 * runs + 1 + volume.log[0].extents]).pvs;
+    holes.volumes.push(volume);
+    assert_eq!(check(&holes), []);
+    let request = VolumeRequest::new("holes", (runs - 10) * EXTENT_DEFAULT);
+    // Every data extent is a run of its own; only the log finds no row.
+    let error = create(&holes, &request).unwrap_err();
+    assert!(matches!(error, PlanError::LogSpace { .. }), "{error}");
+    let request = VolumeRequest::new("holes", 50 * EXTENT_DEFAULT);
+    let next = create(&holes, &request).unwrap();
+    assert!(next.volume("holes").unwrap().plexes[0].subdisks.len() >= 45);
 }
 
 #[derive(Clone, Debug)]
