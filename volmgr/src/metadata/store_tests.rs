@@ -478,6 +478,34 @@ fn a_pv_grows() {
 }
 
 #[test]
+fn power_loss_while_a_pv_grows() {
+    let mut world = World::new(1);
+    let mut store = world.group();
+    let next = with_volume(store.group(), "a");
+    world.commit(&mut store, next).unwrap();
+    // By so little that the new back area lies over the old one, and by much.
+    for growth in [4096, 100 << 10, 64 << 20] {
+        for budget in 0..12 {
+            for seed in 0..4 {
+                let mut probe = world.clone();
+                let disk = probe.disks.get_mut(&uuid(1)).unwrap();
+                disk.set_len(SIZE + growth);
+                disk.fail_after(budget);
+                let result = grow_pv(disk);
+                disk.power_loss(PowerLoss::Torn(seed * 31 + budget));
+                let label = grow_pv(disk).unwrap();
+                assert!(result.is_err() || budget > 3);
+                let mut store = probe.reopen().unwrap();
+                let next = plan::resize_pv(store.group(), &label).unwrap();
+                probe.commit(&mut store, next).unwrap();
+                assert_eq!(probe.scan(1).problems(), Vec::<String>::new());
+                assert_eq!(store.group().volumes.len(), 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_wiped_pv_is_none() {
     let mut world = World::new(1);
     world.group();
