@@ -43,6 +43,9 @@ pub enum StartError {
     /// A file in the state directory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The node's key.
+    #[error("the node's key: {0}")]
+    Identity(feedplex::identity::IdentityError),
     /// The control socket.
     #[error("socket {path}: {source}", path = .path.display())]
     Socket {

@@ -4,6 +4,7 @@ use super::verbs::Ctx;
 use crate::api::{Command, Failure, LvName, ReportKind, Row};
 use std::future::Future;
 use std::pin::Pin;
+use volmgr::engine::Note;
 
 /// A future that a trait object may return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,6 +33,10 @@ pub trait FeedService: Send + Sync {
 
     /// A volume is about to be deactivated: let go of its lane, then return.
     fn deactivating<'a>(&'a self, lv: &'a LvName) -> BoxFuture<'a, ()>;
+
+    /// The engine of an active volume has news; called on the task that also commits plex states,
+    /// so it must not block.
+    fn note(&self, lv: &LvName, note: &Note);
 
     /// The peer list has changed.
     fn peers_changed(&self);

@@ -4,6 +4,7 @@
 use super::disks::FilePv;
 use super::groups::GroupView;
 use regionmap::log::{BLOCK, DRL_SLOT, Geometry, PageState, SLOTS};
+use regionmap::{PAGE_REGIONS, PAGE_WORDS, PageBits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use uuid::Uuid;
@@ -11,8 +12,6 @@ use volmgr::model::{Group, LogCopy, Volume};
 
 /// Bytes copied at a time.
 const COPY_BYTES: u64 = 1 << 20;
-/// `(a page's bits)`, all set: what the encoder takes for a page that is wholly dirty.
-const ALL_DIRTY: regionmap::PageBits = [u64::MAX; regionmap::PAGE_WORDS];
 
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +147,11 @@ pub fn geometry(group: &Group, volume: &Volume) -> Geometry {
 /// Brings the valid copies to the volume's present size: after the volume was grown or cut, also
 /// where a crash came between the commit and this. Harmless for an active volume that grows: only
 /// pages behind the present ones are written, and the header, which nobody else writes.
-pub fn fit(view: &GroupView, volume: &Volume, disks: &BTreeMap<Uuid, FilePv>) -> Result<(), LogError> {
+pub fn fit(
+    view: &GroupView,
+    volume: &Volume,
+    disks: &BTreeMap<Uuid, FilePv>,
+) -> Result<(), LogError> {
     let wanted = geometry(&view.group, volume);
     let mut fitted = false;
     let mut failure = LogError::NoCopy;
@@ -249,7 +252,7 @@ pub fn set_all_dirty(
                 // It counts as all dirty already.
                 PageState::Lost => continue,
             };
-            let bytes = geometry.encode_page(slot, page, sequence, &ALL_DIRTY);
+            let bytes = geometry.encode_page(slot, page, sequence, &all_dirty(&geometry, page));
             copy.disk
                 .write_at(copy.start + geometry.page_offset(slot, page, block), &bytes)
                 .map_err(copy.failed())?;
@@ -257,7 +260,11 @@ pub fn set_all_dirty(
         copy.disk.sync().map_err(copy.failed())?;
         written = true;
     }
-    if written { Ok(()) } else { Err(LogError::NoCopy) }
+    if written {
+        Ok(())
+    } else {
+        Err(LogError::NoCopy)
+    }
 }
 
 fn valid_copy<'a>(
@@ -272,4 +279,17 @@ fn valid_copy<'a>(
         .filter_map(|log| Copy::of(group, disks, log))
         .find(|copy| copy.header(volume.uuid).is_ok())
         .ok_or(LogError::NoCopy)
+}
+
+/// Bits of a page, set for every region that there is.
+fn all_dirty(geometry: &Geometry, page: u64) -> PageBits {
+    let regions = geometry.size.div_ceil(geometry.region_size);
+    let here = regions
+        .saturating_sub(page * PAGE_REGIONS)
+        .min(PAGE_REGIONS);
+    let mut bits = [0u64; PAGE_WORDS];
+    for region in 0..here {
+        bits[(region / 64) as usize] |= 1 << (region % 64);
+    }
+    bits
 }

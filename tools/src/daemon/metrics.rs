@@ -91,7 +91,12 @@ fn text(node: &Node) -> String {
         "Disks of the group that are not there.",
         views
             .iter()
-            .map(|view| (format!("vg=\"{}\"", view.group.name), view.missing().len() as u64))
+            .map(|view| {
+                (
+                    format!("vg=\"{}\"", view.group.name),
+                    view.missing().len() as u64,
+                )
+            })
             .collect(),
     );
     let volumes = || {

@@ -3,11 +3,12 @@
 use super::active::{ActiveVolumes, VolumeLane};
 use super::disks::ScanRoots;
 use super::events::EventLog;
-use super::groups::{CommitError, GroupView, Groups};
+use super::groups::{CommitError, GroupView, Groups, ScanOutcome};
 use super::peers::Peers;
 use super::state::{NodeFile, StateDir};
 use super::{Config, FeedService, StartError};
 use crate::api::{Failure, LvName};
+use feedplex::identity::Identity;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub struct Node {
     pub state: StateDir,
     /// Who this node is.
     pub identity: NodeFile,
+    /// This node's key and certificate.
+    pub key: Identity,
     /// The peers.
     pub peers: Peers,
     /// The groups.
@@ -56,7 +59,12 @@ impl Node {
     /// Opens the state directory; looks at no disk yet.
     pub fn open(config: Config) -> Result<Arc<Self>, StartError> {
         let state = StateDir::open(&config.state_dir)?;
-        let identity = state.node(config.node.as_deref(), config.location.as_deref())?;
+        let key = Identity::load_or_create(state.path()).map_err(StartError::Identity)?;
+        let identity = state.node(
+            key.node(),
+            config.node.as_deref(),
+            config.location.as_deref(),
+        )?;
         let peers = Peers::load(&state)?;
         let devices = state.read(DEVICES_FILE)?.unwrap_or_default();
         let events = EventLog::open(state.path());
@@ -65,6 +73,7 @@ impl Node {
             config,
             state,
             identity,
+            key,
             peers,
             groups,
             active: ActiveVolumes::default(),
@@ -79,7 +88,7 @@ impl Node {
     /// Finds disks and groups, opens the NBD listeners, activates what was active.
     pub async fn start(self: Arc<Self>) -> Result<(), StartError> {
         tokio::task::block_in_place(|| self.rescan(&[]));
-        super::active::listen(&self).await?;
+        super::nbd::listen(&self).await?;
         let node = self.clone();
         // In the background: a volume that takes long to come up keeps no one from asking why. Not
         // by `spawn`: an activation must not be cut in half when the daemon stops.
@@ -92,7 +101,7 @@ impl Node {
 
     /// Looks for disks in all known places and in `more`, and lets the groups have them. Returns
     /// what the admin should know. Blocks.
-    pub fn rescan(&self, more: &[PathBuf]) -> Vec<String> {
+    pub fn rescan(&self, more: &[PathBuf]) -> ScanOutcome {
         let known = self.known_devices();
         let roots = ScanRoots {
             paths: known.iter().chain(more).cloned().collect(),
@@ -103,17 +112,17 @@ impl Node {
                 .devices
                 .unwrap_or_else(|| nix::unistd::geteuid().is_root()),
         };
-        let (paths, mut warnings) = super::disks::candidates(&roots);
-        let outcome = self.groups.scan(&paths, &known);
+        let (paths, warnings) = super::disks::candidates(&roots);
+        let mut outcome = self.groups.scan(&paths, &known);
         for (kind, object, text) in &outcome.events {
             self.event(kind, object, text);
         }
-        warnings.extend(outcome.warnings);
+        outcome.warnings.splice(0..0, warnings);
         self.remember_devices();
-        for warning in &warnings {
+        for warning in &outcome.warnings {
             tracing::warn!("{warning}");
         }
-        warnings
+        outcome
     }
 
     fn known_devices(&self) -> BTreeSet<PathBuf> {
@@ -215,6 +224,11 @@ impl Node {
     /// Stops serving all volumes; they stay wanted, so the next start serves them again.
     pub async fn deactivate_all(self: &Arc<Self>) {
         super::active::deactivate_all(self).await;
+    }
+
+    /// Fingerprint of this node's key, as peers pin it.
+    pub fn fingerprint(&self) -> String {
+        self.key.fingerprint().to_string()
     }
 
     /// Held by a verb while it changes things.

@@ -37,15 +37,15 @@ pub fn prepare() -> Vec<String> {
 
 fn raise_open_files() -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = if nix::unistd::geteuid().is_root() {
-        OPEN_FILES_WANTED.max(hard)
-    } else {
-        hard
-    };
-    if soft >= wanted {
+    if hard < OPEN_FILES_WANTED
+        && setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_WANTED, OPEN_FILES_WANTED).is_ok()
+    {
         return Ok(());
     }
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted.max(hard))
+    if soft >= hard {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
 /// Slave, not private: an unmount on the host must reach this namespace too, or the daemon would

@@ -48,7 +48,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, StartError> {
     listener.map_err(failed)
 }
 
-fn remove_dead(path: &Path) -> Result<(), StartError> {
+/// Removes a socket that nobody listens on; refuses what is no socket or is alive.
+pub fn remove_dead(path: &Path) -> Result<(), StartError> {
     match std::fs::symlink_metadata(path) {
         Err(_) => return Ok(()),
         Ok(metadata) if !metadata.file_type().is_socket() => {

@@ -13,23 +13,25 @@ const STOP_VERBS_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn run(options: Options) -> Result<(), StartError> {
     let config = Config::load(&options, &Paths::of_process())?;
     logging::start(&config.log)?;
-    for warning in process::prepare() {
-        tracing::warn!("{warning}");
-    }
+    // Before the first thread, but said later: a daemon that does not start says one line only.
+    let warnings = process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("volmgrd")
         .build()
         .map_err(StartError::Runtime)?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, &warnings))
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+async fn serve(config: Config, warnings: &[String]) -> Result<(), StartError> {
     // Signals first: one that comes during the start must not kill a half-started daemon.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
 
     let node = Node::open(config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let listener = server::bind(&node.config.socket)?;
     node.clone().start().await?;
     if let Some(address) = node.config.metrics {

@@ -132,13 +132,20 @@ impl StateDir {
     }
 
     /// Reads who this node is, or decides it at the first start. Options change it for good.
-    pub fn node(&self, name: Option<&str>, location: Option<&str>) -> Result<NodeFile, StateError> {
+    /// The UUID is the key's.
+    pub fn node(
+        &self,
+        uuid: Uuid,
+        name: Option<&str>,
+        location: Option<&str>,
+    ) -> Result<NodeFile, StateError> {
         let old: Option<NodeFile> = self.read("node.json")?;
         let mut node = old.clone().unwrap_or_else(|| NodeFile {
-            uuid: Uuid::new_v4(),
+            uuid,
             name: host_name(),
             location: String::new(),
         });
+        node.uuid = uuid;
         if let Some(name) = name {
             node.name = name.to_owned();
         }
@@ -195,9 +202,10 @@ mod tests {
     fn a_node_keeps_its_uuid_and_takes_new_names() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("s")).unwrap();
-        let first = state.node(Some("a"), None).unwrap();
-        let second = state.node(Some("b"), Some("cellar")).unwrap();
-        let third = state.node(None, None).unwrap();
+        let uuid = Uuid::from_u128(1);
+        let first = state.node(uuid, Some("a"), None).unwrap();
+        let second = state.node(uuid, Some("b"), Some("cellar")).unwrap();
+        let third = state.node(uuid, None, None).unwrap();
         assert_eq!(first.uuid, third.uuid);
         assert_eq!(second, third);
         assert_eq!(third.name, "b");
@@ -218,7 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         std::fs::write(dir.path().join("node.json"), b"{\"uuid\":").unwrap();
-        let error = state.node(None, None).unwrap_err();
+        let error = state.node(Uuid::from_u128(1), None, None).unwrap_err();
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
         assert_eq!(state.read::<NodeFile>("absent.json").unwrap(), None);
     }

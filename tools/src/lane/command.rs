@@ -219,6 +219,10 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
+    ClearFeedMap {
+        feed: FeedId,
+        reply: Reply<()>,
+    },
     FeedMap {
         feed: FeedId,
         reply: Reply<RegionMap>,

@@ -150,7 +150,11 @@ impl Lane {
             reply(Ok(WriteGrant {
                 id,
                 range: grant.range,
-                plexes: grant.parts.iter().map(|part| part.segments.clone()).collect(),
+                plexes: grant
+                    .parts
+                    .iter()
+                    .map(|part| part.segments.clone())
+                    .collect(),
             }));
         }
         any
@@ -189,8 +193,7 @@ impl Lane {
                 .get(number)
                 .copied()
                 .unwrap_or(Err(IoError::new(IoErrorKind::Medium)));
-            self.results
-                .extend(part.ios.iter().map(|io| (*io, result)));
+            self.results.extend(part.ios.iter().map(|io| (*io, result)));
         }
     }
 
@@ -202,9 +205,7 @@ impl Lane {
         self.payloads.remove(grant.payload);
         if let Some(reply) = grant.reply {
             // Refused before it came to any disk.
-            return reply(Err(result
-                .err()
-                .unwrap_or(IoError::new(IoErrorKind::Gone))));
+            return reply(Err(result.err().unwrap_or(IoError::new(IoErrorKind::Gone))));
         }
         if let Some(done) = grant.done {
             done(if grant.abandoned {
@@ -231,7 +232,10 @@ impl Lane {
     }
 
     fn next_copy(&mut self, mut job: Equalise) {
-        let plexes = self.grants.get(&job.grant).map_or(0, |grant| grant.parts.len());
+        let plexes = self
+            .grants
+            .get(&job.grant)
+            .map_or(0, |grant| grant.parts.len());
         if let Some(error) = job.error {
             // One plex keeps what it has; what cannot be made equal to it has failed.
             let mut results = vec![Err(error); plexes];

@@ -156,7 +156,10 @@ pub(super) struct Disks {
 
 impl Disks {
     pub fn open(specs: Vec<DiskSpec>) -> Result<Self, LaneError> {
-        let all = specs.into_iter().map(Disk::open).collect::<Result<_, _>>()?;
+        let all = specs
+            .into_iter()
+            .map(Disk::open)
+            .collect::<Result<_, _>>()?;
         Ok(Self { all })
     }
 

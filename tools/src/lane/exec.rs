@@ -71,7 +71,10 @@ impl Lane {
         }
         let file = disk.io.clone();
         let at = job.range.start();
-        let (skip, len) = (job.payload.map_or(0, |payload| payload.skip), job.range.len());
+        let (skip, len) = (
+            job.payload.map_or(0, |payload| payload.skip),
+            job.range.len(),
+        );
         let missing = IoError::new(IoErrorKind::Invalid);
         let op = match (job.op, job.payload) {
             (DiskOp::Read, Some(payload)) => {
@@ -140,10 +143,7 @@ impl Lane {
             return Err(IoError::new(IoErrorKind::Invalid));
         }
         let buf = self.pool.alloc(log.bytes.len()).map_or_else(
-            || {
-                BufMut::standalone(log.bytes.len())
-                    .map_err(|_| IoError::from_errno(libc::ENOMEM))
-            },
+            || BufMut::standalone(log.bytes.len()).map_err(|_| IoError::from_errno(libc::ENOMEM)),
             Ok,
         );
         let mut buf = buf?;

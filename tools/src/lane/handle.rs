@@ -1,7 +1,8 @@
 //! The daemon's end of a lane.
 
 use super::command::{FeedWork, LaneCommand, Outcome, Reply};
-use super::thread::{self, Inbox};
+use super::start::start;
+use super::thread::Inbox;
 use super::wake::Waker;
 use super::{
     DiskSpec, DoneFn, FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
@@ -56,7 +57,7 @@ impl LaneHandle {
             waker: Arc::clone(&waker),
             events,
         };
-        let shared = thread::start(spec, inbox)?;
+        let shared = start(spec, inbox)?;
         let handle = Self {
             commands,
             work,
@@ -179,6 +180,12 @@ impl LaneHandle {
     /// The other side has nothing: everything is to be sent.
     pub async fn set_all_dirty(&self, feed: FeedId) -> Result<(), LaneError> {
         self.ask(|reply| LaneCommand::SetAllDirty { feed, reply })
+            .await
+    }
+
+    /// The other side has everything that is here now; durable before it counts.
+    pub async fn clear_feed_map(&self, feed: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::ClearFeedMap { feed, reply })
             .await
     }
 

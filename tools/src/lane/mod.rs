@@ -14,6 +14,7 @@
 //! A command that changes something is in force when its answer comes.
 
 mod command;
+mod control;
 mod delegate;
 mod disk;
 mod exec;
@@ -23,6 +24,8 @@ mod feeds;
 mod handle;
 mod nbd;
 mod payload;
+mod requests;
+mod start;
 mod thread;
 mod wake;
 
@@ -33,6 +36,15 @@ pub use disk::DiskSpec;
 pub use handle::LaneHandle;
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
 
+mod interim;
 mod outlet;
+use interim::Engine;
+fn make_engine(
+    spec: &LaneSpec,
+    _bounces: Vec<blockio::PayloadId>,
+    _logs: Vec<Vec<u8>>,
+) -> Result<Engine, LaneError> {
+    Ok(Engine::new(spec.layout.clone()))
+}
 #[cfg(test)]
 mod tests;

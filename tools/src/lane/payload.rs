@@ -193,8 +193,7 @@ impl Payloads {
 fn replace(old: &BufSlice, pool: &BufPool) -> Result<BufMut, IoError> {
     let mut buf = match pool.alloc(old.len()) {
         Some(buf) => buf,
-        None => BufMut::standalone(old.len())
-            .map_err(|_| IoError::from_errno(libc::ENOMEM))?,
+        None => BufMut::standalone(old.len()).map_err(|_| IoError::from_errno(libc::ENOMEM))?,
     };
     buf.as_mut().copy_from_slice(old.as_ref());
     Ok(buf)

@@ -212,7 +212,7 @@ impl Label {
         }
         field(front.start == FRONT_AREA, "front area")?;
         field(
-            self.data_start >= front.end() && self.data_start % 4096 == 0,
+            self.data_start >= front.end() && self.data_start.is_multiple_of(4096),
             "data start",
         )?;
         field(back.start >= self.data_start, "back area")?;

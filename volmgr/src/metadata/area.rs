@@ -6,7 +6,7 @@ use crate::model::{self, Group};
 use std::fmt;
 use uuid::Uuid;
 
-/// Behind a damaged record, so many blocks are searched for records that are newer.
+/// Behind the end of a chain, so many blocks are searched for records that are newer.
 const SEARCH_BLOCKS: u64 = 64;
 
 /// A record that was found, its checksums right.
@@ -110,9 +110,8 @@ impl Chain {
                 }
             }
         }
-        if matches!(chain.stop, Stop::Damaged(_) | Stop::Unreadable(_)) {
-            chain.lost_up_to = chain.search_lost(io);
-        }
+        // Even where nothing seems to follow: the record may have been zeroed.
+        chain.lost_up_to = chain.search_lost(io);
         chain
     }
 
@@ -160,6 +159,7 @@ impl Chain {
                 && header.group == tip.group
                 && header.seqno > tip.seqno
             {
+                // Leftovers of older chains have lower numbers.
                 newest = newest.max(Some(header.seqno));
             }
         }

@@ -1,7 +1,10 @@
 //! A PV in memory with a volatile write cache, for tests: power loss at any step, torn at 512.
 
 use super::PvIo;
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Unit in which a write is torn, in bytes.
 const SECTOR: usize = 512;
@@ -17,28 +20,86 @@ pub enum PowerLoss {
     Torn(u64),
 }
 
-/// A disk in memory. Writes are volatile until [`PvIo::sync`].
+/// Bytes per page of the sparse store.
+const PAGE: usize = 4096;
+
+/// Content, as far as it is not zero.
+#[derive(Clone, Debug, Default)]
+struct Pages {
+    size: u64,
+    pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
+}
+
+impl Pages {
+    /// Calls `part` for each page that the range touches: page number, place in it, place in the
+    /// caller's buffer.
+    fn each(at: u64, len: usize, mut part: impl FnMut(u64, Range<usize>, Range<usize>)) {
+        let mut done = 0;
+        while done < len {
+            let offset = at + done as u64;
+            let from = (offset % PAGE as u64) as usize;
+            let count = (PAGE - from).min(len - done);
+            part(offset / PAGE as u64, from..from + count, done..done + count);
+            done += count;
+        }
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) {
+        Self::each(at, buf.len(), |page, from, to| {
+            match self.pages.get(&page) {
+                Some(bytes) => buf[to].copy_from_slice(&bytes[from]),
+                None => buf[to].fill(0),
+            }
+        });
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        Self::each(at, bytes.len(), |page, to, from| {
+            let page = self
+                .pages
+                .entry(page)
+                .or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(page)[to].copy_from_slice(&bytes[from]);
+        });
+    }
+
+    fn set_len(&mut self, size: u64) {
+        if size < self.size {
+            let cut = size / PAGE as u64;
+            self.pages.retain(|page, _| *page <= cut);
+            let rest = (size % PAGE as u64) as usize;
+            if let Some(page) = self.pages.get_mut(&cut) {
+                Arc::make_mut(page)[rest..].fill(0);
+            }
+        }
+        self.size = size;
+    }
+}
+
+/// A disk in memory, sparse and cheap to clone. Writes are volatile until [`PvIo::sync`].
 #[derive(Clone, Debug)]
 pub struct MemPv {
-    durable: Vec<u8>,
-    current: Vec<u8>,
+    durable: Pages,
+    current: Pages,
     /// Writes since the last sync: offset and bytes.
-    unsynced: Vec<(usize, Vec<u8>)>,
+    unsynced: Vec<(u64, Vec<u8>)>,
     /// Steps (writes and syncs) left before everything fails, if that is wanted.
     budget: Option<u64>,
-    steps: u64,
     broken: bool,
 }
 
 impl MemPv {
     /// A disk of `size` bytes, all zero.
-    pub fn new(size: usize) -> Self {
+    pub fn new(size: u64) -> Self {
+        let pages = Pages {
+            size,
+            pages: BTreeMap::new(),
+        };
         Self {
-            durable: vec![0; size],
-            current: vec![0; size],
+            durable: pages.clone(),
+            current: pages,
             unsynced: Vec::new(),
             budget: None,
-            steps: 0,
             broken: false,
         }
     }
@@ -60,11 +121,6 @@ impl MemPv {
         self.budget = None;
     }
 
-    /// Writes and syncs so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
     /// The power goes and comes back.
     pub fn power_loss(&mut self, loss: PowerLoss) {
         let mut seed = match loss {
@@ -83,8 +139,7 @@ impl MemPv {
                     PowerLoss::Torn(_) => seed & 4 != 0,
                 };
                 if keep {
-                    let start = at + index * SECTOR;
-                    self.durable[start..start + sector.len()].copy_from_slice(sector);
+                    self.durable.write(at + (index * SECTOR) as u64, sector);
                 }
             }
         }
@@ -92,25 +147,19 @@ impl MemPv {
         self.repair();
     }
 
-    /// The bytes as a reader sees them; changing them changes the medium.
-    pub fn scribble(&mut self, at: usize, bytes: &[u8]) {
-        self.current[at..at + bytes.len()].copy_from_slice(bytes);
-        self.durable[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    /// The bytes as a reader sees them.
-    pub fn bytes(&self) -> &[u8] {
-        &self.current
+    /// Changes the medium behind everyone's back.
+    pub fn scribble(&mut self, at: u64, bytes: &[u8]) {
+        self.current.write(at, bytes);
+        self.durable.write(at, bytes);
     }
 
     /// The disk becomes this long, cut or filled with zeroes.
-    pub fn set_len(&mut self, size: usize) {
-        self.current.resize(size, 0);
-        self.durable.resize(size, 0);
+    pub fn set_len(&mut self, size: u64) {
+        self.current.set_len(size);
+        self.durable.set_len(size);
     }
 
     fn step(&mut self) -> io::Result<()> {
-        self.steps += 1;
         let spent = match &mut self.budget {
             None => false,
             Some(0) => true,
@@ -125,35 +174,35 @@ impl MemPv {
         Ok(())
     }
 
-    fn range(&self, at: u64, len: usize) -> io::Result<std::ops::Range<usize>> {
-        usize::try_from(at)
-            .ok()
-            .and_then(|at| Some(at..at.checked_add(len)?))
-            .filter(|range| range.end <= self.current.len())
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    fn check_range(&self, at: u64, len: usize) -> io::Result<()> {
+        let end = at.checked_add(len as u64);
+        match end.is_some_and(|end| end <= self.current.size) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 }
 
 impl PvIo for MemPv {
     fn size(&self) -> u64 {
-        self.current.len() as u64
+        self.current.size
     }
 
     fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("injected failure"));
         }
-        let range = self.range(at, buf.len())?;
-        buf.copy_from_slice(&self.current[range]);
+        self.check_range(at, buf.len())?;
+        self.current.read(at, buf);
         Ok(())
     }
 
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let range = self.range(at, bytes.len())?;
+        self.check_range(at, bytes.len())?;
         let result = self.step();
         if !self.broken {
-            self.current[range.clone()].copy_from_slice(bytes);
-            self.unsynced.push((range.start, bytes.to_vec()));
+            self.current.write(at, bytes);
+            self.unsynced.push((at, bytes.to_vec()));
         }
         result
     }
@@ -161,7 +210,7 @@ impl PvIo for MemPv {
     fn sync(&mut self) -> io::Result<()> {
         self.step()?;
         for (at, bytes) in self.unsynced.drain(..) {
-            self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+            self.durable.write(at, &bytes);
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod dump;
 mod inspect;
 mod mem;
 mod record;
+mod ring;
 mod setup;
 mod store;
 

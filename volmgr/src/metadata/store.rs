@@ -12,17 +12,15 @@
 
 use super::assemble::{Assembly, MemberState};
 use super::inspect::{read_areas, read_label};
+use super::ring::{AreaState, Records, Write};
 use super::setup::write_label;
-use super::{AreaScan, Delta, MetadataError, PvIo, RecordHeader, RecordKind};
-use crate::label::{Area, Label};
+use super::{AreaScan, MetadataError, PvIo, RecordKind};
+use crate::label::Label;
 use crate::model::{self, Group, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use thiserror::Error;
 use uuid::Uuid;
-
-/// Deltas may grow to this many bytes even behind a smaller snapshot.
-const DELTAS_FLOOR: u64 = 32 << 10;
 
 /// What went wrong with one PV.
 #[derive(Debug)]
@@ -97,24 +95,6 @@ pub enum CommitError {
     },
 }
 
-/// The newest chain in an area, as far as appending to it goes.
-#[derive(Clone, Copy, Debug)]
-struct Tip {
-    segment: usize,
-    end: u64,
-    commit: Uuid,
-    snapshot_bytes: u64,
-    delta_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct AreaState {
-    area: Area,
-    tip: Option<Tip>,
-    /// A write failed: what is behind the tip is not known, so the other segment is next.
-    torn: bool,
-}
-
 #[derive(Clone, Debug)]
 struct PvState {
     label: Label,
@@ -129,115 +109,6 @@ pub struct Store {
     seqno: u64,
     pvs: BTreeMap<Uuid, PvState>,
     settled: bool,
-}
-
-/// The bytes of a commit, made when first needed.
-struct Records<'a> {
-    next: &'a Group,
-    previous: Uuid,
-    delta: Option<Vec<u8>>,
-    snapshot: Option<Vec<u8>>,
-}
-
-/// One record to one area.
-struct Write {
-    at: u64,
-    kind: RecordKind,
-    tip: Tip,
-}
-
-impl AreaState {
-    fn new(scan: &AreaScan, group: Uuid) -> Self {
-        let tip = scan.newest(Some(group)).and_then(|chain| {
-            let sizes: Vec<u64> = chain
-                .records
-                .iter()
-                .map(|r| r.header.record_len())
-                .collect();
-            let snapshot_bytes = *sizes.first()?;
-            Some(Tip {
-                segment: usize::from(chain.segment.start != scan.area.start),
-                end: chain.end,
-                commit: chain.tip()?.commit,
-                snapshot_bytes,
-                delta_bytes: sizes.iter().skip(1).sum(),
-            })
-        });
-        Self {
-            area: scan.area,
-            tip,
-            torn: false,
-        }
-    }
-
-    fn segment(&self, index: usize) -> Area {
-        super::area::segments(self.area)[index]
-    }
-
-    /// Where the delta goes, if it may go behind the tip.
-    fn append(&self, base: Uuid, commit: Uuid, len: u64) -> Option<Write> {
-        let tip = self.tip.filter(|t| !self.torn && t.commit == base)?;
-        let fits = tip.end + len <= self.segment(tip.segment).end();
-        let few = tip.delta_bytes + len <= tip.snapshot_bytes.max(DELTAS_FLOOR);
-        (fits && few).then_some(Write {
-            at: tip.end,
-            kind: RecordKind::Delta,
-            tip: Tip {
-                end: tip.end + len,
-                commit,
-                delta_bytes: tip.delta_bytes + len,
-                ..tip
-            },
-        })
-    }
-
-    /// Where a snapshot goes: never over the newest chain.
-    fn replace(&self, commit: Uuid, len: u64) -> Write {
-        let segment = self.tip.map_or(0, |t| 1 - t.segment);
-        let at = self.segment(segment).start;
-        Write {
-            at,
-            kind: RecordKind::Snapshot,
-            tip: Tip {
-                segment,
-                end: at + len,
-                commit,
-                snapshot_bytes: len,
-                delta_bytes: 0,
-            },
-        }
-    }
-}
-
-impl Records<'_> {
-    fn encode(&self, kind: RecordKind, payload: &[u8]) -> Vec<u8> {
-        RecordHeader {
-            kind,
-            group: self.next.uuid,
-            seqno: self.next.seqno,
-            commit: self.next.commit,
-            previous: self.previous,
-            payload_len: payload.len() as u64,
-            payload_crc: crc32c::crc32c(payload),
-        }
-        .encode(payload)
-    }
-
-    fn snapshot(&mut self) -> &[u8] {
-        if self.snapshot.is_none() {
-            let json = serde_json::to_vec(self.next).expect("a group has no maps and no floats");
-            self.snapshot = Some(self.encode(RecordKind::Snapshot, &json));
-        }
-        self.snapshot.as_deref().unwrap_or_default()
-    }
-
-    fn get(&self, kind: RecordKind) -> &[u8] {
-        let record = match kind {
-            RecordKind::Snapshot => &self.snapshot,
-            RecordKind::Delta => &self.delta,
-        };
-        record.as_deref().expect("planned writes have their record")
-    }
 }
 
 impl Store {
@@ -287,7 +158,8 @@ impl Store {
     }
 
     /// Does every area of every present PV have the version that stands? Where not (after a crash),
-    /// commit it again before anything relies on it: it may be on one disk only.
+    /// commit it again before anything relies on it, with the disks of all the assembly's members:
+    /// it may be on one disk only.
     pub fn is_settled(&self) -> bool {
         self.settled
     }
@@ -318,7 +190,7 @@ impl Store {
         next.commit = commit;
         self.stamp_missing(&mut next);
         let targets = self.targets(&next, pvs)?;
-        let mut records = self.records(&next);
+        let mut records = Records::new(&self.group, &next);
         let plan = self.plan(&targets, &mut records)?;
 
         // From here on the number may be on some disk.
@@ -417,20 +289,6 @@ impl Store {
         let state = PvState::new(label, &areas, self.group.uuid);
         self.pvs.insert(pv, state);
         Ok(())
-    }
-
-    fn records<'a>(&self, next: &'a Group) -> Records<'a> {
-        let mut records = Records {
-            next,
-            previous: self.group.commit,
-            delta: None,
-            snapshot: None,
-        };
-        if let Some(delta) = Delta::between(&self.group, next) {
-            let json = serde_json::to_vec(&delta).expect("a delta has no maps and no floats");
-            records.delta = Some(records.encode(RecordKind::Delta, &json));
-        }
-        records
     }
 
     /// Decides for each area of each target which record goes where.

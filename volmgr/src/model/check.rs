@@ -217,7 +217,7 @@ impl<'a> Check<'a> {
             }
         };
         let mut next = 0u64;
-        let mut good = plex.subdisks.len() % columns == 0;
+        let mut good = plex.subdisks.len().is_multiple_of(columns);
         for set in plex.subdisks.chunks(columns) {
             let len = set[0].extents;
             good &= set.iter().zip(0..).all(|(s, column)| {

@@ -176,14 +176,14 @@ impl PlexState {
     pub fn may_become(self, to: Self) -> bool {
         use PlexState::{Active, Empty, Failed, Offline, Stale, Syncing};
         self == to
-            || match (self, to) {
-                (_, Failed | Offline) => true,
-                (Empty, Syncing | Active) => true,
-                (Syncing, Active | Stale) => true,
-                (Active, Stale) => true,
-                (Stale, Syncing | Active) => true,
-                (Failed | Offline, Syncing | Stale) => true,
-                _ => false,
-            }
+            || matches!(
+                (self, to),
+                (_, Failed | Offline)
+                    | (Empty, Syncing | Active)
+                    | (Syncing, Active | Stale)
+                    | (Active, Stale)
+                    | (Stale, Syncing | Active)
+                    | (Failed | Offline, Syncing | Stale)
+            )
     }
 }

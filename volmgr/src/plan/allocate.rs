@@ -63,6 +63,7 @@ pub(super) fn concat(
     pool: &[Uuid],
     extent_size: u64,
 ) -> Result<Vec<Got>, PlanError> {
+    let with_room = pool.iter().filter(|p| space.free_on(**p) > 0).count() as u64;
     let mut serving = Vec::new();
     for want in wants {
         let mut plex = Serving {
@@ -89,7 +90,7 @@ pub(super) fn concat(
     one_disk_each(space, &mut serving, pool);
     spread(space, &mut serving, pool);
     let open: Vec<&Serving> = serving.iter().filter(|s| !s.done()).collect();
-    if let Some(error) = shortage(wants, &open, space, pool, extent_size) {
+    if let Some(error) = shortage(wants, &open, with_room, space, pool, extent_size) {
         return Err(error);
     }
     Ok(serving.into_iter().map(|s| s.got).collect())
@@ -143,25 +144,21 @@ fn spread(space: &mut Space, serving: &mut [Serving], pool: &[Uuid]) {
 fn shortage(
     wants: &[Want],
     open: &[&Serving],
+    with_room: u64,
     space: &Space,
     pool: &[Uuid],
     extent_size: u64,
 ) -> Option<PlanError> {
     let first = open.first()?;
     let bytes = |extents: u64| extents.saturating_mul(extent_size);
-    let with_room = |need: u64| {
-        let got = pool.iter().filter(|p| space.free_on(**p) >= need);
-        got.count() as u64
-    };
     // Nothing at all was got by a plex without disks of its own: there are too few disks.
-    let homeless = |s: &&&Serving| s.got.data.is_empty() && s.got.log.is_none();
+    let homeless = |s: &&Serving| s.got.data.is_empty() && s.got.log.is_none();
     let newcomers = wants.iter().filter(|w| w.own.is_empty()).count() as u64;
-    if open.iter().any(|s| homeless(&s)) && newcomers > 1 {
-        let served = newcomers - open.iter().filter(homeless).count() as u64;
+    if open.iter().any(homeless) && newcomers > 1 {
         return Some(PlanError::Disks {
             need: wants.iter().map(|w| bytes(w.data + w.log)).max()?,
             pvs_need: newcomers,
-            pvs_have: served + with_room(1),
+            pvs_have: with_room,
         });
     }
     if first.left == 0 {

@@ -15,6 +15,7 @@ mod feed;
 mod group;
 mod layout;
 mod plex;
+mod resize;
 mod space;
 mod volume;
 
@@ -25,10 +26,10 @@ pub use group::{
 };
 pub use layout::{LayoutError, layout};
 pub use plex::{attach_plex, detach_plex, set_log_valid, set_plex_state};
+pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;
 pub use volume::{
-    Extension, VolumeRequest, create_volume, extend_volume, largest_extension, largest_volume,
-    reduce_volume, remove_volume, rename_volume, update_volume,
+    VolumeRequest, create_volume, largest_volume, remove_volume, rename_volume, update_volume,
 };
 
 use crate::model::{Group, PlexState, Volume};

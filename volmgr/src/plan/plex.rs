@@ -22,7 +22,7 @@ pub fn attach_plex(
         Layout::Concat => 1,
         Layout::Striped { columns, .. } => u64::from(columns),
     };
-    if columns == 0 || volume.extents % columns != 0 {
+    if columns == 0 || !volume.extents.is_multiple_of(columns) {
         return Err(PlanError::Value {
             what: "the number of stripes (the volume's extents must be a multiple)",
             value: columns,

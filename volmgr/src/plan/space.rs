@@ -151,7 +151,7 @@ mod tests {
         #[test]
         fn taken_once(ops in proptest::collection::vec((0u8..3, 0u64..30, 1u64..20), 1..40)) {
             let (mut space, pv) = space(&[(0, 40), (50, 7), (60, 100)]);
-            let mut taken = vec![false; 160];
+            let mut taken = [false; 160];
             let mut total = 0;
             for (op, at, len) in ops {
                 let got = match op {

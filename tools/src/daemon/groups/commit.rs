@@ -3,6 +3,7 @@
 use super::view::{DiskPlace, GroupView};
 use super::{News, scan};
 use crate::daemon::disks::{DiskKey, FilePv};
+use crate::daemon::verbs::chain;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 use volmgr::metadata::{self, PvIo, Store};
@@ -102,7 +103,7 @@ impl Entry {
                 .collect();
             let report = store
                 .commit(next, Uuid::new_v4(), &mut disks)
-                .map_err(|error| scan::chain(&error))?;
+                .map_err(|error| chain(&error))?;
             self.group = store.group().clone();
             for failure in &report.degraded {
                 tracing::warn!(pv = %failure.pv, error = %failure.error, "a metadata area could not be written");
@@ -165,7 +166,7 @@ impl Entry {
             .ok_or("the disk has gone")?;
         let uuid = *uuid;
         disk.refresh_size().map_err(|error| error.to_string())?;
-        let label = metadata::grow_pv(disk).map_err(|error| scan::chain(&error))?;
+        let label = metadata::grow_pv(disk).map_err(|error| chain(&error))?;
         let mut next = self.group.clone();
         for pv in next.pvs.iter_mut().filter(|pv| pv.uuid == uuid) {
             pv.size = label.pv_size;
@@ -191,18 +192,16 @@ impl Entry {
         }
     }
 
-    /// Claims what was only looked at.
-    pub fn claim_again(&mut self) -> Result<(), String> {
-        let mut claimed = BTreeMap::new();
-        for (uuid, disk) in &self.disks {
-            if disk.is_claimed() {
-                continue;
-            }
+    /// Claims what was only looked at, and starts from what is there now.
+    pub fn reopen(&mut self) -> Result<Vec<String>, String> {
+        let mut claimed = Vec::new();
+        for disk in self.disks.values() {
             let again = FilePv::claim(disk.path())
                 .map_err(|error| format!("{}: {error}", disk.path().display()))?;
-            claimed.insert(*uuid, again);
+            claimed.push(again);
         }
-        self.disks.extend(claimed);
-        Ok(())
+        let mut outcome = scan::ScanOutcome::default();
+        *self = scan::reopen(self.group.uuid, claimed, &mut outcome)?;
+        Ok(outcome.warnings)
     }
 }

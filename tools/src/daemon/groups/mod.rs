@@ -121,7 +121,12 @@ impl Groups {
 
     /// All groups, by name.
     pub fn views(&self) -> Vec<Arc<GroupView>> {
-        let mut views: Vec<_> = self.read().groups.values().map(|slot| slot.view()).collect();
+        let mut views: Vec<_> = self
+            .read()
+            .groups
+            .values()
+            .map(|slot| slot.view())
+            .collect();
         views.sort_by(|a, b| a.group.name.cmp(&b.group.name));
         views
     }
@@ -241,7 +246,9 @@ impl Groups {
         change: impl FnOnce(&Group) -> Result<Group, E>,
     ) -> Result<(Arc<GroupView>, Vec<News>), CommitError<E>> {
         let Some(slot) = self.slot(vg) else {
-            joining.into_iter().for_each(|orphan| self.put_orphan(orphan));
+            joining
+                .into_iter()
+                .for_each(|orphan| self.put_orphan(orphan));
             return Err(CommitError::NoGroup);
         };
         let mut entry = slot.lock();
@@ -298,12 +305,32 @@ impl Groups {
         }
     }
 
-    /// Claims the disks of an exported group again, to import it.
-    pub fn claim_again(&self, vg: &str) -> Result<(), String> {
+    /// Claims the disks of an exported group and looks at them again: it may have been used
+    /// elsewhere since it was seen here.
+    pub fn reopen(&self, vg: &str) -> Result<Vec<String>, String> {
         let slot = self.slot(vg).ok_or("no such group")?;
         let mut entry = slot.lock();
-        entry.claim_again()?;
+        let result = entry.reopen();
         slot.publish(&entry);
-        Ok(())
+        result
+    }
+
+    /// Makes sure that what stands is on all disks that are here, and that those that are not are
+    /// marked. Blocks.
+    pub fn settle(&self, vg: &str) -> Result<(Arc<GroupView>, Vec<News>), String> {
+        let slot = self.slot(vg).ok_or("no such group")?;
+        let mut entry = slot.lock();
+        if let Some(trouble) = &entry.trouble {
+            return Err(trouble.clone());
+        }
+        let news = entry.settle()?;
+        Ok((slot.publish(&entry), news))
+    }
+
+    /// The disks of a group that are here, for I/O on extents that nobody else uses.
+    pub fn disks(&self, vg: &str) -> BTreeMap<Uuid, FilePv> {
+        self.slot(vg)
+            .map(|slot| slot.lock().disks.clone())
+            .unwrap_or_default()
     }
 }

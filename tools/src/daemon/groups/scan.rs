@@ -8,6 +8,7 @@
 use super::commit::Entry;
 use super::{Groups, News, Orphan, Slot};
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
+use crate::daemon::verbs::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,9 +64,11 @@ impl Groups {
             for disk in entry.disks.values_mut() {
                 match metadata::inspect(disk) {
                     Ok(scan) => scans.push((Key::Old, scan)),
-                    Err(error) => outcome
-                        .warnings
-                        .push(format!("{}: {}", disk.path().display(), chain(&error))),
+                    Err(error) => outcome.warnings.push(format!(
+                        "{}: {}",
+                        disk.path().display(),
+                        chain(&error)
+                    )),
                 }
             }
         }
@@ -179,7 +182,9 @@ impl Groups {
                 "another group has the name {}, too: rename one with the other's disks away",
                 entry.group.name
             );
-            outcome.warnings.push(format!("{}: {why}", entry.group.uuid));
+            outcome
+                .warnings
+                .push(format!("{}: {why}", entry.group.uuid));
             entry.trouble = Some(why);
         }
         let uuid = entry.group.uuid;
@@ -210,7 +215,9 @@ fn open(
         ),
     };
     if let Some(why) = &trouble {
-        outcome.warnings.push(format!("group {}: {why}", group.name));
+        outcome
+            .warnings
+            .push(format!("group {}: {why}", group.name));
         outcome
             .events
             .push(("vg-trouble", group.name.clone(), why.clone()));
@@ -264,6 +271,25 @@ fn open(
         }
     }
     Some(entry)
+}
+
+/// A group of these disks, looked at anew.
+pub(super) fn reopen(
+    group: Uuid,
+    disks: Vec<FilePv>,
+    outcome: &mut ScanOutcome,
+) -> Result<Entry, String> {
+    let mut scans = Vec::new();
+    for mut disk in disks {
+        let scan = metadata::inspect(&mut disk).map_err(|error| chain(&error))?;
+        scans.push((Key::New(disk), scan));
+    }
+    metadata::assemble(scans)
+        .groups
+        .into_iter()
+        .find(|assembly| assembly.group == group)
+        .and_then(|assembly| open(assembly, BTreeMap::new(), outcome))
+        .ok_or_else(|| "its disks do not belong to it any more".into())
 }
 
 /// New disks for a group in use. Returns whether any joined.
@@ -327,11 +353,7 @@ fn join(entry: &mut Entry, assembly: Assembly<Key>, outcome: &mut ScanOutcome) -
 
 /// Disks that were given up and are here again: their content is outdated, the plexes on them
 /// resync; the disks themselves are used again.
-fn take_back(
-    entry: &mut Entry,
-    returning: Vec<(Uuid, FilePv)>,
-    outcome: &mut ScanOutcome,
-) -> bool {
+fn take_back(entry: &mut Entry, returning: Vec<(Uuid, FilePv)>, outcome: &mut ScanOutcome) -> bool {
     if returning.is_empty() {
         return false;
     }
@@ -429,15 +451,4 @@ fn is_there(disk: &FilePv, uuid: Uuid) -> bool {
     disk.still_there()
         && metadata::inspect(&mut disk)
             .is_ok_and(|scan| scan.chosen_label().is_some_and(|label| label.pv == uuid))
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

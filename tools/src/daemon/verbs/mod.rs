@@ -11,13 +11,19 @@ mod peer;
 mod plex;
 mod pv;
 mod report;
+mod size;
+mod tree;
 mod vg;
 mod vg_move;
 
 use super::Node;
-use crate::api::{Command, Failure, Progress, Reply, Row};
+use super::groups::{CommitError, GroupView};
+use super::rows::human;
+use crate::api::{Command, Failure, LvName, Progress, Reply, Row};
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
+use volmgr::model::{Plex, Volume};
+use volmgr::plan::PlanError;
 
 /// Where a command's replies go. The client may have gone; the work goes on.
 #[derive(Clone, Debug)]
@@ -118,6 +124,138 @@ pub fn wrong(
     }
 }
 
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// There is no such group.
+pub fn no_group(vg: &str, what: &str) -> Failure {
+    fail(
+        vg,
+        what,
+        "no such volume group",
+        "see `volmgr vgs`, `volmgr vgscan`",
+    )
+}
+
+/// The group of that name.
+pub fn find_group(node: &Node, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
+    node.groups.view(vg).ok_or_else(|| no_group(vg, what))
+}
+
+/// The volume of that name.
+pub fn find_volume(
+    node: &Node,
+    lv: &LvName,
+    what: &str,
+) -> Result<(Arc<GroupView>, Volume), Failure> {
+    let view = find_group(node, &lv.vg, what)?;
+    match view.volume(&lv.lv).cloned() {
+        Some(volume) => Ok((view, volume)),
+        None => Err(fail(lv, what, "no such volume", "see `volmgr lvs`")),
+    }
+}
+
+/// The number of the plex of that name.
+fn plex_number(lv: &LvName, volume: &Volume, plex: &str, what: &str) -> Result<u32, Failure> {
+    volume
+        .plexes
+        .iter()
+        .find(|known| known.name() == plex)
+        .map(|known| known.number)
+        .ok_or_else(|| {
+            let names: Vec<String> = volume.plexes.iter().map(Plex::name).collect();
+            fail(
+                lv,
+                what,
+                format!("it has no {plex}"),
+                format!("it has {}", names.join(", ")),
+            )
+        })
+}
+
+/// A plan that cannot be: says what is needed, what is there, and what would help.
+pub fn plan_failed(
+    object: impl ToString,
+    what: &str,
+    error: &PlanError,
+    view: &GroupView,
+) -> Failure {
+    let vg = &view.group.name;
+    let (why, hint) = match error {
+        PlanError::Disks {
+            need,
+            pvs_need,
+            pvs_have,
+        } => (
+            format!(
+                "needs {} in {pvs_need} different disks, {vg} has {pvs_have}",
+                human(*need)
+            ),
+            "add one with vgextend".to_owned(),
+        ),
+        PlanError::Space { need, have } => (
+            format!("needs {}, {vg} has {} free", human(*need), human(*have)),
+            "add a disk with vgextend".to_owned(),
+        ),
+        PlanError::LogSpace { need, have } => (
+            format!(
+                "its log needs {} in a row, the longest free run has {}",
+                human(*need),
+                human(*have)
+            ),
+            "add a disk with vgextend".to_owned(),
+        ),
+        PlanError::InUse { pv, volume } => (
+            format!("{} is in use by {volume}", view.disk_name(*pv)),
+            "move or remove the volume first".to_owned(),
+        ),
+        PlanError::LastPv { pv } => (
+            format!("{} is the last disk of {vg}", view.disk_name(*pv)),
+            "vgremove removes the group".to_owned(),
+        ),
+        PlanError::Missing { pv } => (
+            format!("{} is missing", view.disk_name(*pv)),
+            "bring it back".to_owned(),
+        ),
+        PlanError::Exists { .. } => (error.to_string(), "choose another name".to_owned()),
+        PlanError::LastActivePlex { .. } => (
+            error.to_string(),
+            "attach another plex and let it fill first".to_owned(),
+        ),
+        other => (other.to_string(), String::new()),
+    };
+    let code = match error {
+        PlanError::Name { .. } | PlanError::Value { .. } => 3,
+        _ => 5,
+    };
+    Failure {
+        code,
+        ..fail(object, what, why, hint)
+    }
+}
+
+/// A commit that did not happen.
+pub fn commit_failed<E: std::fmt::Display>(
+    object: impl ToString,
+    what: &str,
+    error: CommitError<E>,
+) -> Failure {
+    let hint = match &error {
+        CommitError::Disks(_) => "nothing was changed; see `volmgr events`",
+        CommitError::NoGroup | CommitError::Trouble(_) => "see `volmgr vgscan`",
+        CommitError::Refused(_) => "",
+    };
+    fail(object, what, error, hint)
+}
+
 /// Runs one command.
 pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     if ctx.node.stopping() {
@@ -129,12 +267,9 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         ));
     }
     match command {
-        Command::Report {
-            kind,
-            vg,
-            lv,
-            peer,
-        } => report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await,
+        Command::Report { kind, vg, lv, peer } => {
+            report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await
+        }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,

@@ -10,11 +10,22 @@ pub async fn peeradd(ctx: &Ctx, peer: &Peer) -> Result<(), Failure> {
     check_name(&peer.name)?;
     for addr in std::iter::once(&peer.addr).chain(&peer.data) {
         check_address(addr).map_err(|why| {
-            fail(&peer.name, what, format!("`{addr}`: {why}"), "give ADDR:PORT")
+            fail(
+                &peer.name,
+                what,
+                format!("`{addr}`: {why}"),
+                "give ADDR:PORT",
+            )
         })?;
     }
-    let fingerprint = check_fingerprint(&peer.fingerprint)
-        .map_err(|why| fail(&peer.name, what, why, "`volmgr nodeshow` on the peer prints it"))?;
+    let fingerprint = check_fingerprint(&peer.fingerprint).map_err(|why| {
+        fail(
+            &peer.name,
+            what,
+            why,
+            "`volmgr nodeshow` on the peer prints it",
+        )
+    })?;
     check_rules(&peer.allow).map_err(|why| {
         fail(
             &peer.name,

@@ -85,7 +85,12 @@ pub async fn pvremove(ctx: &Ctx, paths: &[String], force: bool) -> Result<(), Fa
                     .map_err(|error| fail(path.display(), what, super::chain(&error), ""))?;
                 match scan.chosen_label() {
                     None => {
-                        return Err(fail(path.display(), what, "it is not a PV", "see `volmgr pvs`"));
+                        return Err(fail(
+                            path.display(),
+                            what,
+                            "it is not a PV",
+                            "see `volmgr pvs`",
+                        ));
                     }
                     Some(label) if label.group.is_some() && !force => {
                         return Err(fail(
@@ -126,18 +131,23 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
     let what = "cannot resize PV";
     for path in distinct(paths, what)? {
         let Some(known) = known(ctx, &path, what)? else {
-            return Err(fail(path.display(), what, "it is not a known PV", "see `volmgr pvs`"));
-        };
-        let there = FilePv::look(&path).map_err(|error| refuse(&path, what, &error))?;
-        let size = size.unwrap_or(there.size());
-        if size > there.size() {
             return Err(fail(
                 path.display(),
                 what,
-                format!("the disk has only {}", human(there.size())),
-                "make the disk larger first",
+                "it is not a known PV",
+                "see `volmgr pvs`",
+            ));
+        };
+        let there = FilePv::look(&path).map_err(|error| refuse(&path, what, &error))?;
+        if size.is_some_and(|size| size != there.size()) {
+            return Err(fail(
+                path.display(),
+                what,
+                format!("a PV fills its disk, which has {}", human(there.size())),
+                "make the disk larger, then leave the size out",
             ));
         }
+        let size = there.size();
         if ctx.would(&format!("resize PV {} to {}", path.display(), human(size))) {
             continue;
         }
@@ -149,16 +159,21 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
                     .refresh_size()
                     .map_err(|error| fail(path.display(), what, error, ""))
                     .and_then(|()| {
-                        metadata::grow_pv(&mut orphan.disk, size)
+                        metadata::grow_pv(&mut orphan.disk)
                             .map_err(|error| fail(path.display(), what, super::chain(&error), ""))
                     });
                 ctx.node.groups.put_orphan(orphan);
                 grown.map(drop)
             }
-            Known::Member(vg) => tokio::task::block_in_place(|| {
-                ctx.node.groups.grow_member(&vg, &path, size)
-            })
-            .map_err(|why| fail(path.display(), what, why, "")),
+            Known::Member(vg) => {
+                tokio::task::block_in_place(|| ctx.node.groups.grow_member(&vg, there.key()))
+                    .map(|news| {
+                        for (kind, object, text) in news {
+                            ctx.node.event(kind, &object, &text);
+                        }
+                    })
+                    .map_err(|why| fail(path.display(), what, why, ""))
+            }
         };
         change?;
         ctx.node.event(
@@ -229,7 +244,12 @@ pub(super) fn distinct(paths: &[String], what: &str) -> Result<Vec<PathBuf>, Fai
         }
     }
     if distinct.is_empty() {
-        return Err(wrong("PATH", what, "no disk was named", "name at least one"));
+        return Err(wrong(
+            "PATH",
+            what,
+            "no disk was named",
+            "name at least one",
+        ));
     }
     Ok(distinct)
 }

@@ -43,12 +43,12 @@ pub async fn report(
         ReportKind::Vg => rows.extend(views.iter().map(|view| vg_row(view))),
         ReportKind::Lv => {
             for (view, volume) in volumes(&views, lv) {
-                rows.push(lv_row(node, view, volume).await);
+                rows.push(lv_row(node, view, volume));
             }
         }
         ReportKind::Plex => {
             for (view, volume) in volumes(&views, lv) {
-                let dirty = node.active.plex_dirty(volume.uuid).await;
+                let dirty = node.active.plex_dirty(volume).await;
                 for plex in &volume.plexes {
                     rows.push(plex_row(view, volume, plex, &dirty));
                 }
@@ -106,7 +106,7 @@ fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
     let group = &view.group;
     let free = view.free_extents();
     for pv in &group.pvs {
-        let path = view.disks.get(&pv.uuid);
+        let path = view.disks.get(&pv.uuid).map(|place| &place.path);
         let missing = path.is_none();
         let attr = format!(
             "{}{}{}",
@@ -211,9 +211,9 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     }
 }
 
-async fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
+fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
     let group = &view.group;
-    let status = node.active.status(volume.uuid).await;
+    let status = node.active.status(volume.uuid);
     let health = health(view, volume);
     let attr = format!(
         "{}{}{}{}{}",
@@ -276,12 +276,7 @@ async fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
     ])
 }
 
-fn plex_row(
-    view: &GroupView,
-    volume: &Volume,
-    plex: &Plex,
-    dirty: &BTreeMap<u32, u64>,
-) -> Row {
+fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Row {
     let group = &view.group;
     row([
         ("plex_name", text(format!("plex{}", plex.number))),
@@ -300,12 +295,7 @@ fn plex_row(
 }
 
 /// How much of the plex is in step; unknown while nobody serves the volume.
-fn sync_percent(
-    group: &Group,
-    volume: &Volume,
-    plex: &Plex,
-    dirty: &BTreeMap<u32, u64>,
-) -> Value {
+fn sync_percent(group: &Group, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Value {
     if plex.state == PlexState::Active {
         return Value::Percent(100.0);
     }
@@ -402,10 +392,15 @@ fn node_row(node: &Node) -> Row {
 /// `lvdisplay`: the tree volume → plexes → subdisks → disks, with feeds.
 pub async fn lvdisplay(ctx: &Ctx, name: &LvName) -> Result<(), Failure> {
     let Some((view, volume)) = ctx.node.volume(name) else {
-        return Err(fail(name, "cannot show", "no such volume", "see `volmgr lvs`"));
+        return Err(fail(
+            name,
+            "cannot show",
+            "no such volume",
+            "see `volmgr lvs`",
+        ));
     };
-    let status = ctx.node.active.status(volume.uuid).await;
-    let dirty = ctx.node.active.plex_dirty(volume.uuid).await;
+    let status = ctx.node.active.status(volume.uuid);
+    let dirty = ctx.node.active.plex_dirty(&volume).await;
     let feeds = ctx
         .node
         .feeds()

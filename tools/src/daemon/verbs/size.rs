@@ -72,7 +72,10 @@ mod tests {
         assert_eq!(resolve(SizeSpec::Minus(2 * mib), mib), None);
         assert_eq!(resolve(SizeSpec::PercentFree(100), 0), Some(99 * mib));
         assert_eq!(resolve(SizeSpec::PercentVg(50), 0), Some(50 * mib));
-        assert_eq!(resolve(SizeSpec::PlusPercentFree(10), 5 * mib), Some(15 * mib));
+        assert_eq!(
+            resolve(SizeSpec::PlusPercentFree(10), 5 * mib),
+            Some(15 * mib)
+        );
         assert_eq!(resolve(SizeSpec::Bytes(0), 0), None);
         assert_eq!(resolve(SizeSpec::Plus(u64::MAX), mib), None);
     }

@@ -45,7 +45,12 @@ pub async fn vgcreate(
         Ok(group) => group,
         Err(error) => {
             give_back(ctx, orphans);
-            return Err(fail(vg, what, error, "use larger disks or smaller extents (-s)"));
+            return Err(fail(
+                vg,
+                what,
+                error,
+                "use larger disks or smaller extents (-s)",
+            ));
         }
     };
     let news = tokio::task::block_in_place(|| ctx.node.groups.create(group, orphans))
@@ -59,12 +64,7 @@ pub async fn vgcreate(
 }
 
 /// `vgextend`.
-pub async fn vgextend(
-    ctx: &Ctx,
-    vg: &str,
-    paths: &[String],
-    force: bool,
-) -> Result<(), Failure> {
+pub async fn vgextend(ctx: &Ctx, vg: &str, paths: &[String], force: bool) -> Result<(), Failure> {
     let what = "cannot extend";
     usable(ctx, vg, what)?;
     let candidates = candidates(ctx, paths, what, force)?;
@@ -80,32 +80,40 @@ pub async fn vgextend(
     let (_, news) = result.map_err(|error| commit_failed(vg, what, error))?;
     tell(ctx, &news);
     ctx.node.remember_devices();
-    ctx.node
-        .event("vg-extended", vg, &format!("disks added: {}", paths.join(" ")));
+    ctx.node.event(
+        "vg-extended",
+        vg,
+        &format!("disks added: {}", paths.join(" ")),
+    );
     ctx.out
         .message(format!("Volume group \"{vg}\" successfully extended"));
     Ok(())
 }
 
 /// `vgreduce`: takes unused disks out, or with `--missing` those that are gone for good.
-pub async fn vgreduce(
-    ctx: &Ctx,
-    vg: &str,
-    paths: &[String],
-    missing: bool,
-) -> Result<(), Failure> {
+pub async fn vgreduce(ctx: &Ctx, vg: &str, paths: &[String], missing: bool) -> Result<(), Failure> {
     let what = "cannot reduce";
     let view = usable(ctx, vg, what)?;
     let mut leaving = Vec::new();
     for text in paths {
         leaving.push(member_of(&view, Path::new(text)).ok_or_else(|| {
-            fail(vg, what, format!("{text} is not one of its disks"), "see `volmgr pvs`")
+            fail(
+                vg,
+                what,
+                format!("{text} is not one of its disks"),
+                "see `volmgr pvs`",
+            )
         })?);
     }
     if missing {
         leaving.extend(view.missing().iter().map(|pv| pv.uuid));
     } else if leaving.is_empty() {
-        return Err(wrong(vg, what, "no disk was named", "name one, or --missing"));
+        return Err(wrong(
+            vg,
+            what,
+            "no disk was named",
+            "name one, or --missing",
+        ));
     }
     if leaving.is_empty() {
         ctx.out.message(format!("No disk of {vg} is missing."));
@@ -167,7 +175,10 @@ pub async fn vgremove(ctx: &Ctx, vg: &str, force: bool) -> Result<(), Failure> {
         return Err(fail(
             vg,
             what,
-            format!("{} of its disks are missing and would still know it", view.missing().len()),
+            format!(
+                "{} of its disks are missing and would still know it",
+                view.missing().len()
+            ),
             "bring them back, or --force",
         ));
     }
@@ -287,7 +298,12 @@ fn label_all(
             let scan = metadata::inspect(&mut orphan.disk)
                 .map_err(|error| fail(path.display(), what, super::chain(&error), ""))?;
             let label = scan.chosen_label().cloned().ok_or_else(|| {
-                fail(path.display(), what, "its label cannot be read back", "is the disk all right?")
+                fail(
+                    path.display(),
+                    what,
+                    "its label cannot be read back",
+                    "is the disk all right?",
+                )
             })?;
             let path = path.display().to_string();
             Ok((orphan, NewPv { label, path }))
@@ -321,8 +337,5 @@ fn tell(ctx: &Ctx, news: &[crate::daemon::groups::News]) {
 
 /// For verbs that need no more than the name.
 pub(super) fn exists(ctx: &Ctx, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
-    ctx.node
-        .groups
-        .view(vg)
-        .ok_or_else(|| no_group(vg, what))
+    ctx.node.groups.view(vg).ok_or_else(|| no_group(vg, what))
 }

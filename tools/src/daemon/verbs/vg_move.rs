@@ -79,7 +79,9 @@ pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
         return Ok(());
     }
     ctx.node
-        .commit(vg, |group| Ok::<_, Infallible>(plan::set_exported(group, true)))
+        .commit(vg, |group| {
+            Ok::<_, Infallible>(plan::set_exported(group, true))
+        })
         .map_err(|error| commit_failed(vg, what, error))?;
     ctx.node.groups.release(vg);
     ctx.node.event("vg-exported", vg, "group exported");
@@ -101,15 +103,15 @@ pub async fn vgimport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     if ctx.would(&format!("import group {vg}")) {
         return Ok(());
     }
-    tokio::task::block_in_place(|| {
-        // It may have been used elsewhere since it was seen here: look again, under a claim.
-        let paths: Vec<PathBuf> = view.disks.values().map(|place| place.path.clone()).collect();
-        ctx.node.groups.forget(vg);
-        ctx.node.groups.scan_to_import(&paths)
-    })
-    .map_err(|why| fail(vg, what, why, "is the group in use elsewhere?"))?;
+    let warnings = tokio::task::block_in_place(|| ctx.node.groups.reopen(vg))
+        .map_err(|why| fail(vg, what, why, "is the group in use elsewhere?"))?;
+    for warning in warnings {
+        ctx.out.warning(warning);
+    }
     ctx.node
-        .commit(vg, |group| Ok::<_, Infallible>(plan::set_exported(group, false)))
+        .commit(vg, |group| {
+            Ok::<_, Infallible>(plan::set_exported(group, false))
+        })
         .map_err(|error| {
             ctx.node.groups.release(vg);
             commit_failed(vg, what, error)
@@ -164,7 +166,13 @@ pub async fn vgcfgbackup(ctx: &Ctx, vg: &str, file: Option<&str>) -> Result<(), 
 
 fn backup_path(ctx: &Ctx, vg: &str, file: Option<&str>) -> PathBuf {
     file.map_or_else(
-        || ctx.node.state.path().join("backup").join(format!("{vg}.json")),
+        || {
+            ctx.node
+                .state
+                .path()
+                .join("backup")
+                .join(format!("{vg}.json"))
+        },
         PathBuf::from,
     )
 }

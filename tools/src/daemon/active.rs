@@ -1,0 +1,475 @@
+//! The volumes that are served: from a group's metadata to a running lane, and what the lane asks
+//! of the control plane.
+
+use super::groups::GroupView;
+use super::verbs::{chain, commit_failed, fail, find_volume};
+use super::{Node, frontend, logs};
+use crate::api::{Failure, LvName};
+use crate::lane::{DiskSpec, LaneEvent, LaneHandle, LaneSpec};
+use blockio::{IoError, IoErrorKind};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use volmgr::engine::{DiskId, Note, PlexId, VolumeLayout};
+use volmgr::model::{Role, Volume};
+use volmgr::plan;
+
+/// The data path of a volume.
+pub type VolumeLane = LaneHandle;
+
+/// Time a lane gets to answer a question for a listing.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time a lane gets to drain and flush when it is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The volumes that are served, by UUID.
+#[derive(Default)]
+pub struct ActiveVolumes {
+    table: Mutex<BTreeMap<Uuid, Active>>,
+}
+
+struct Active {
+    name: LvName,
+    lane: LaneHandle,
+    /// The lane's table of disks: it only grows. A disk that went and came back has two places.
+    disks: Vec<(Uuid, u64, DiskSpec)>,
+    path: String,
+    io_mode: &'static str,
+}
+
+/// What listings say about a served volume.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Device or URI.
+    pub path: String,
+    /// Clients that have it open.
+    pub opens: u64,
+    /// How its data moves.
+    pub io_mode: &'static str,
+}
+
+/// What activation has to say.
+#[derive(Clone, Debug)]
+pub struct Activated {
+    /// Where the volume is now: devices and URIs.
+    pub places: Vec<String>,
+    /// Warnings for the admin.
+    pub warnings: Vec<String>,
+}
+
+impl ActiveVolumes {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Active>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The volume's lane.
+    pub fn lane(&self, volume: Uuid) -> Option<LaneHandle> {
+        self.lock().get(&volume).map(|active| active.lane.clone())
+    }
+
+    /// The lane of the volume that is exported under this name.
+    pub fn lane_named(&self, name: &str) -> Option<LaneHandle> {
+        self.lock()
+            .values()
+            .find(|active| active.name.to_string() == name)
+            .map(|active| active.lane.clone())
+    }
+
+    /// Names of the exports.
+    pub fn names(&self) -> Vec<String> {
+        self.lock()
+            .values()
+            .map(|active| active.name.to_string())
+            .collect()
+    }
+
+    /// Is it served?
+    pub fn contains(&self, volume: Uuid) -> bool {
+        self.lock().contains_key(&volume)
+    }
+
+    /// Clients that have it open.
+    pub fn opens(&self, volume: Uuid) -> u64 {
+        self.lane(volume).map_or(0, |lane| u64::from(lane.opens()))
+    }
+
+    /// What listings say about it; `None` where it is not served.
+    pub fn status(&self, volume: Uuid) -> Option<Status> {
+        self.lock().get(&volume).map(|active| Status {
+            path: active.path.clone(),
+            opens: u64::from(active.lane.opens()),
+            io_mode: active.io_mode,
+        })
+    }
+
+    /// Bytes that each plex (by number) misses; empty where the volume is not served.
+    pub async fn plex_dirty(&self, volume: &Volume) -> BTreeMap<u32, u64> {
+        let Some(lane) = self.lane(volume.uuid) else {
+            return BTreeMap::new();
+        };
+        let plexes: Vec<PlexId> = volume
+            .plexes
+            .iter()
+            .map(|plex| PlexId(plex.number))
+            .collect();
+        let asked = lane.dirty(Vec::new(), plexes);
+        match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+            Ok(Ok((_, dirty))) => volume
+                .plexes
+                .iter()
+                .map(|plex| plex.number)
+                .zip(dirty)
+                .collect(),
+            // A lane that is busy or stopping is no reason to have no listing.
+            Ok(Err(_)) | Err(_) => BTreeMap::new(),
+        }
+    }
+}
+
+/// Serves a volume; where it is served already, says where. The caller holds the verb lock.
+pub async fn activate(
+    node: &Arc<Node>,
+    name: &LvName,
+    wanted: Option<&str>,
+) -> Result<Activated, Failure> {
+    let what = "cannot activate";
+    let (_, volume) = find_volume(node, name, what)?;
+    let front = wanted.unwrap_or(&volume.frontend).to_owned();
+    frontend::choose(&front)
+        .map_err(|why| fail(name, what, why.to_string(), "choose --frontend nbd"))?;
+    if !node.is_active(volume.uuid) {
+        let view = prepare(node, name, &volume, what)?;
+        let volume = view
+            .volume(&name.lv)
+            .cloned()
+            .ok_or_else(|| fail(name, what, "it has gone", ""))?;
+        start(node, name, &view, &volume, what).await?;
+    }
+    // After it works: a volume that cannot be served must not be tried at each start.
+    node.commit(&name.vg, |group| {
+        plan::update_volume(group, &name.lv, |volume| {
+            volume.active = true;
+            volume.frontend = front;
+        })
+    })
+    .map_err(|error| commit_failed(name, what, error))?;
+    Ok(activated(node, name, &volume))
+}
+
+fn activated(node: &Node, name: &LvName, volume: &Volume) -> Activated {
+    let mut warnings = Vec::new();
+    if volume.role == Role::Feed {
+        warnings.push(format!(
+            "{name} is fed by a peer: it is read-only for clients"
+        ));
+    }
+    Activated {
+        places: frontend::nbd_uris(&node.config.nbd, name),
+        warnings,
+    }
+}
+
+/// Brings metadata and log to the point where the engine can start: what stands is on all disks,
+/// absent disks are marked, every log copy that can be is valid and of the right size. Blocks.
+fn prepare(
+    node: &Node,
+    name: &LvName,
+    volume: &Volume,
+    what: &str,
+) -> Result<Arc<GroupView>, Failure> {
+    tokio::task::block_in_place(|| {
+        let (view, news) = node
+            .groups
+            .settle(&name.vg)
+            .map_err(|why| fail(name, what, why, ""))?;
+        for (kind, object, text) in &news {
+            node.event(kind, object, text);
+        }
+        let disks = node.groups.disks(&name.vg);
+        let volume = view.volume(&name.lv).unwrap_or(volume);
+        logs::fit(&view, volume, &disks)
+            .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
+        let healed =
+            logs::heal(&view, volume, &disks).map_err(|error| fail(name, what, error, ""))?;
+        if healed.is_empty() {
+            return Ok(view);
+        }
+        node.commit(&name.vg, |group| {
+            healed.iter().try_fold(group.clone(), |group, plex| {
+                plan::set_log_valid(&group, &name.lv, *plex, true)
+            })
+        })
+        .map_err(|error| commit_failed(name, what, error))
+    })
+}
+
+async fn start(
+    node: &Arc<Node>,
+    name: &LvName,
+    view: &GroupView,
+    volume: &Volume,
+    what: &str,
+) -> Result<(), Failure> {
+    let mut disks = Vec::new();
+    let layout = layout(view, volume, &mut disks)
+        .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
+    let specs = disks.iter().map(|(_, _, spec)| spec.clone()).collect();
+    let spec = LaneSpec::new(name.to_string(), layout, specs);
+    let (lane, events) = tokio::task::block_in_place(|| LaneHandle::start(spec))
+        .map_err(|error| fail(name, what, chain(&error), ""))?;
+    let path = frontend::nbd_uris(&node.config.nbd, name)
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let active = Active {
+        name: name.clone(),
+        lane: lane.clone(),
+        disks,
+        path,
+        io_mode: "nbd",
+    };
+    node.active.lock().insert(volume.uuid, active);
+    // Not by `spawn`: a lane that is being stopped still asks for commits.
+    tokio::spawn(follow(node.clone(), volume.uuid, lane, events));
+    node.event("lv-activated", &name.to_string(), "volume is served");
+    if let Some(feeds) = node.feeds() {
+        feeds.activated(name);
+    }
+    Ok(())
+}
+
+/// The engine's view of the volume, extending the table of disks where it has to.
+fn layout(
+    view: &GroupView,
+    volume: &Volume,
+    disks: &mut Vec<(Uuid, u64, DiskSpec)>,
+) -> Result<VolumeLayout, plan::LayoutError> {
+    let used: std::collections::BTreeSet<Uuid> =
+        volume.extent_runs().map(|(pv, _, _)| pv).collect();
+    for pv in used {
+        if let Some(place) = view.disks.get(&pv)
+            && !disks
+                .iter()
+                .any(|(uuid, epoch, _)| (*uuid, *epoch) == (pv, place.epoch))
+        {
+            disks.push((pv, place.epoch, DiskSpec::new(&place.path, pv)));
+        }
+    }
+    plan::layout(&view.group, volume, |pv| {
+        // A disk that is marked missing has outdated content, even where it can be opened.
+        let here = view
+            .group
+            .pv(pv)
+            .is_some_and(|known| known.missing_since.is_none());
+        let place = view.disks.get(&pv).filter(|_| here)?;
+        let index = disks
+            .iter()
+            .position(|(uuid, epoch, _)| (*uuid, *epoch) == (pv, place.epoch))?;
+        u32::try_from(index).ok().map(DiskId)
+    })
+}
+
+/// Tells a served volume's lane what the metadata says now.
+pub async fn reconfigure(node: &Node, name: &LvName) -> Result<(), Failure> {
+    let what = "cannot reconfigure";
+    let (view, volume) = find_volume(node, name, what)?;
+    let prepared = {
+        let mut table = node.active.lock();
+        let Some(active) = table.get_mut(&volume.uuid) else {
+            return Ok(());
+        };
+        let layout = layout(&view, &volume, &mut active.disks)
+            .map_err(|error| fail(name, what, error, ""))?;
+        let disks = active
+            .disks
+            .iter()
+            .map(|(_, _, spec)| spec.clone())
+            .collect();
+        (active.lane.clone(), layout, disks)
+    };
+    let (lane, layout, disks) = prepared;
+    lane.reconfigure(layout, disks)
+        .await
+        .map_err(|error| fail(name, what, chain(&error), ""))
+}
+
+/// Disks of a group have come or gone: its served volumes want to know.
+pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
+    let Some(view) = node.groups.view(vg) else {
+        return;
+    };
+    for volume in &view.group.volumes {
+        let name = LvName {
+            vg: vg.to_owned(),
+            lv: volume.name.clone(),
+        };
+        if let Err(failure) = reconfigure(node, &name).await {
+            node.event(
+                "reconfigure-failed",
+                &name.to_string(),
+                &failure.to_string(),
+            );
+        }
+    }
+}
+
+/// Stops serving a volume, for good: the next start does not serve it. Refused while it is open,
+/// unless `force`.
+pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<(), Failure> {
+    let what = "cannot deactivate";
+    let (_, volume) = find_volume(node, name, what)?;
+    let opens = node.active.opens(volume.uuid);
+    if opens > 0 && !force {
+        return Err(fail(
+            name,
+            what,
+            format!("it is open ({opens} connection(s))"),
+            "close it first, or --force",
+        ));
+    }
+    stop(node, volume.uuid).await?;
+    if volume.active {
+        node.commit(&name.vg, |group| {
+            plan::update_volume(group, &name.lv, |volume| volume.active = false)
+        })
+        .map_err(|error| commit_failed(name, what, error))?;
+    }
+    Ok(())
+}
+
+/// Ends a lane in good order.
+async fn stop(node: &Arc<Node>, volume: Uuid) -> Result<(), Failure> {
+    let found = node
+        .active
+        .lock()
+        .get(&volume)
+        .map(|active| (active.name.clone(), active.lane.clone()));
+    let Some((name, lane)) = found else {
+        return Ok(());
+    };
+    if let Some(feeds) = node.feeds() {
+        feeds.deactivating(&name).await;
+    }
+    let stopped = match tokio::time::timeout(STOP_TIMEOUT, lane.stop()).await {
+        Ok(stopped) => stopped.map_err(|error| chain(&error)),
+        Err(_) => Err(format!(
+            "it has not ended within {} s",
+            STOP_TIMEOUT.as_secs()
+        )),
+    };
+    node.active.lock().remove(&volume);
+    match stopped {
+        Ok(()) => {
+            node.event("lv-deactivated", &name.to_string(), "no longer served");
+            Ok(())
+        }
+        // The log covers what was not flushed; it is resynced at the next activation.
+        Err(why) => Err(fail(&name, "deactivated, but not in good order", why, "")),
+    }
+}
+
+/// Ends all lanes; the volumes stay wanted.
+pub async fn deactivate_all(node: &Arc<Node>) {
+    let volumes: Vec<Uuid> = node.active.lock().keys().copied().collect();
+    for volume in volumes {
+        if let Err(failure) = stop(node, volume).await {
+            tracing::warn!("{failure}");
+        }
+    }
+}
+
+/// What the lane asks of the control plane, until it ends.
+async fn follow(
+    node: Arc<Node>,
+    volume: Uuid,
+    lane: LaneHandle,
+    mut events: mpsc::Receiver<LaneEvent>,
+) {
+    while let Some(event) = events.recv().await {
+        // The volume may have been renamed since.
+        let name = node
+            .active
+            .lock()
+            .get(&volume)
+            .map(|active| active.name.clone());
+        let Some(name) = name else {
+            if let LaneEvent::CommitPlexState { io, .. } = event {
+                lane.commit_done(io, Err(IoError::new(IoErrorKind::Gone)));
+            }
+            continue;
+        };
+        match event {
+            LaneEvent::CommitPlexState {
+                io,
+                plex,
+                state,
+                reason,
+            } => {
+                let result = node.commit(&name.vg, |group| {
+                    plan::set_plex_state(group, &name.lv, plex.0, state)
+                });
+                let text = format!("plex{} is {state:?}: {reason}", plex.0);
+                let result = match result {
+                    Ok(_) => {
+                        node.event("plex-state", &name.to_string(), &text);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let text = format!("{text}; this could not be committed: {error}");
+                        node.event("commit-failed", &name.to_string(), &text);
+                        Err(IoError::new(IoErrorKind::Medium))
+                    }
+                };
+                lane.commit_done(io, result);
+            }
+            LaneEvent::Note(note) => {
+                tell(&node, &name, &note);
+                if let Some(feeds) = node.feeds() {
+                    feeds.note(&name, &note);
+                }
+            }
+            LaneEvent::Stopped { failure } => {
+                if let Some(why) = failure {
+                    node.active.lock().remove(&volume);
+                    node.event(
+                        "lv-failed",
+                        &name.to_string(),
+                        &format!("the volume is no longer served: {why}"),
+                    );
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// The event log's version of a note.
+fn tell(node: &Node, name: &LvName, note: &Note) {
+    let object = name.to_string();
+    match note {
+        Note::PlexError {
+            plex,
+            op,
+            range,
+            error,
+        } => node.event(
+            "plex-error",
+            &object,
+            &format!("plex{}: {op:?} of {range:?} failed: {error}", plex.0),
+        ),
+        Note::ReadRepaired { plex, range } => node.event(
+            "read-repaired",
+            &object,
+            &format!("plex{}: {range:?} rewritten from another plex", plex.0),
+        ),
+        Note::PlexSynced { plex } => node.event(
+            "plex-synced",
+            &object,
+            &format!("plex{} is in step", plex.0),
+        ),
+        // The feeds have better words for theirs.
+        other => tracing::debug!(object, ?other, "note"),
+    }
+}

@@ -1,0 +1,84 @@
+//! `lvchange`: activation, and taking plexes off line and back.
+
+use super::vg::usable;
+use super::{Ctx, commit_failed, find_volume, plan_failed, plex_number};
+use crate::api::{Failure, LvChange, LvName};
+use crate::daemon::active::{self, Activated};
+use volmgr::model::PlexState;
+use volmgr::plan;
+
+/// `lvchange`.
+pub async fn lvchange(ctx: &Ctx, lv: &LvName, change: &LvChange) -> Result<(), Failure> {
+    match change {
+        LvChange::Activate { frontend } => {
+            usable(ctx, &lv.vg, "cannot activate")?;
+            find_volume(&ctx.node, lv, "cannot activate")?;
+            if ctx.would(&format!("activate {lv}")) {
+                return Ok(());
+            }
+            let activated = active::activate(&ctx.node, lv, frontend.as_deref()).await?;
+            say_activated(ctx, activated);
+            Ok(())
+        }
+        LvChange::Deactivate { force } => {
+            find_volume(&ctx.node, lv, "cannot deactivate")?;
+            if ctx.would(&format!("deactivate {lv}")) {
+                return Ok(());
+            }
+            active::deactivate(&ctx.node, lv, *force).await
+        }
+        LvChange::Offline { plex } => set_state(ctx, lv, plex, PlexState::Offline).await,
+        // It has missed writes since it was taken off: its map says which.
+        LvChange::Online { plex } => set_state(ctx, lv, plex, PlexState::Stale).await,
+    }
+}
+
+/// Where the volume is now, a line each.
+pub(super) fn say_activated(ctx: &Ctx, activated: Activated) {
+    for warning in activated.warnings {
+        ctx.out.warning(warning);
+    }
+    for place in activated.places {
+        ctx.out.message(place);
+    }
+}
+
+async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Result<(), Failure> {
+    let what = if state == PlexState::Offline {
+        "cannot take off line"
+    } else {
+        "cannot bring on line"
+    };
+    let view = usable(ctx, &lv.vg, what)?;
+    let (_, volume) = find_volume(&ctx.node, lv, what)?;
+    let number = plex_number(lv, &volume, plex, what)?;
+    plan::set_plex_state(&view.group, &lv.lv, number, state)
+        .map_err(|error| plan_failed(lv, what, &error, &view))?;
+    if ctx.would(&format!("make {plex} of {lv} {state:?}")) {
+        return Ok(());
+    }
+    // What the plex misses is tracked by the engine, so the volume's state must not change under
+    // it: the commit first, then the engine. Until then it goes on writing to the plex, which
+    // does no harm.
+    ctx.node
+        .commit(&lv.vg, |group| {
+            plan::set_plex_state(group, &lv.lv, number, state)
+        })
+        .map_err(|error| commit_failed(lv, what, error))?;
+    active::reconfigure(&ctx.node, lv).await?;
+    ctx.node.event(
+        "plex-state",
+        &lv.to_string(),
+        &format!("{plex} is {state:?}"),
+    );
+    ctx.out.message(format!(
+        "{plex} of {lv} is {}.",
+        super::report::state_name(state)
+    ));
+    if state == PlexState::Stale && !ctx.node.is_active(volume.uuid) {
+        ctx.out.message(format!(
+            "It will be in step again some time after {lv} is activated."
+        ));
+    }
+    Ok(())
+}

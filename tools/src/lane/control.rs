@@ -1,0 +1,153 @@
+//! Commands and results from other threads.
+
+use super::command::{LaneCommand, Outcome};
+use super::start::check_disks;
+use super::thread::{Lane, Phase};
+use super::{LaneError, LaneStats};
+use std::sync::PoisonError;
+use std::time::Instant;
+use volmgr::engine::VolumeLayout;
+
+impl Lane {
+    pub fn take_commands(&mut self) {
+        while let Ok(command) = self.inbox.commands.try_recv() {
+            self.last_busy = Instant::now();
+            self.command(command);
+        }
+        while let Ok(outcome) = self.inbox.outcomes.try_recv() {
+            self.last_busy = Instant::now();
+            match outcome {
+                Outcome::Io(io, result) => self.results.push_back((io, result)),
+                Outcome::Grant { id, results, done } => self.grant_ended(id, results, done),
+            }
+        }
+    }
+
+    fn command(&mut self, command: LaneCommand) {
+        match command {
+            LaneCommand::AddNbd(client) => self.add_nbd(*client),
+            LaneCommand::Reconfigure {
+                layout,
+                disks,
+                reply,
+            } => {
+                let result = self.reconfigure(*layout, disks);
+                self.answer(reply, result);
+            }
+            LaneCommand::FeedAttach {
+                feed,
+                outlet,
+                reply,
+            } => {
+                self.feed_attach(feed, outlet);
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::FeedOffline { feed, reply } => {
+                self.feed_offline(feed);
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::FeedBehind { feed, reply } => {
+                self.engine.feed_behind(feed, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::FeedResume { feed, reply } => {
+                self.engine.feed_resume(feed, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::Mark {
+                feed,
+                point,
+                detach,
+                reply,
+            } => self.mark(feed, point, detach, reply),
+            LaneCommand::SetAllDirty { feed, reply } => {
+                self.engine.set_all_dirty(feed, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::ClearFeedMap { feed, reply } => {
+                self.engine.clear_feed_map(feed, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::FeedMap { feed, reply } => {
+                let map = self.engine.feed_map(feed).cloned();
+                self.answer(reply, map.ok_or(LaneError::NoFeed));
+            }
+            LaneCommand::MergeFeedMap { feed, map, reply } => {
+                self.engine.merge_feed_map(feed, &map, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::Dirty {
+                feeds,
+                plexes,
+                reply,
+            } => {
+                let feeds = feeds.iter().map(|feed| self.engine.dirty_bytes(*feed));
+                let plexes = plexes
+                    .iter()
+                    .map(|plex| self.engine.plex_dirty_bytes(*plex));
+                let dirty = (feeds.collect(), plexes.collect());
+                self.answer(reply, Ok(dirty));
+            }
+            LaneCommand::Stats { reply } => {
+                let stats = self.stats();
+                self.answer(reply, Ok(stats));
+            }
+            LaneCommand::Read { range, reply } => self.read_for(range, reply),
+            LaneCommand::Quiesce { reply } => {
+                self.quiesces.push((self.serial, reply));
+                self.check_quiesces();
+            }
+            LaneCommand::Stop { reply } => {
+                self.stop_replies.push(reply);
+                if matches!(self.phase, Phase::Running) {
+                    let since = Instant::now();
+                    self.phase = Phase::Draining { since };
+                    self.shut_down_clients(false);
+                }
+            }
+            #[cfg(test)]
+            LaneCommand::Crash => self.phase = Phase::Ended,
+        }
+    }
+
+    fn reconfigure(
+        &mut self,
+        layout: VolumeLayout,
+        disks: Vec<super::DiskSpec>,
+    ) -> Result<(), LaneError> {
+        self.disks.extend(disks)?;
+        check_disks(&layout, &self.disks)?;
+        for disk in self.disks.iter() {
+            self.ring.fix_file(&disk.io);
+        }
+        self.layout = layout.clone();
+        self.engine.reconfigure(layout, &mut self.out);
+        self.take_out();
+        let limits = self.limits();
+        *self
+            .shared
+            .limits
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = limits;
+        for (_, conn) in &mut self.conns {
+            conn.set_limits(limits);
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> LaneStats {
+        LaneStats {
+            opens: u32::try_from(self.conns.len()).unwrap_or(u32::MAX),
+            in_flight: self.requests.len() as u64,
+            disk_errors: self.disks.iter().map(|disk| disk.errors).collect(),
+            direct: self.disks.iter().all(|disk| disk.direct),
+            unregistered: self.ring.unregistered_why().map(|why| why.to_string()),
+            ..self.stats.clone()
+        }
+    }
+}
