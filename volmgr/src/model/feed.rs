@@ -68,6 +68,10 @@ pub struct Feed {
     pub consistent: bool,
     /// The first full copy has ended once; before that nothing here is worth keeping.
     pub seeded: bool,
+    /// At a sink: nothing was in flight when the last session ended, so `consistent` can be
+    /// believed. Cleared when a session begins.
+    #[serde(default)]
+    pub settled: bool,
     /// Slot in the volume's log of the map of what the other side may miss.
     pub map_slot: u32,
     /// Upper bound of resync traffic in bytes per second, 0 for none.

@@ -1,0 +1,355 @@
+//! The feeds of this node: who connects, what runs, what is told.
+//!
+//! | file | subject |
+//! | --- | --- |
+//! | `connect` | the side that connects: one task a feed |
+//! | `listen` | the side that is connected to |
+//! | `target` | the volume that a peer's handshake is for |
+//! | `run` | drives one session: `feedplex::session` decides, this acts |
+//! | `source`, `sink` | data streams on top of the lane |
+//! | `record` | between metadata and what a session knows |
+//! | `entry` | a feed as the daemon runs it |
+//! | `verbs`, `verify`, `rows` | what the admin asks and sees |
+
+mod connect;
+mod control_io;
+mod entry;
+mod listen;
+mod record;
+mod registry;
+mod rows;
+mod run;
+mod sink;
+mod source;
+mod target;
+mod verbs;
+mod verify;
+
+use super::node::Node;
+use super::verbs::Ctx;
+use super::{BoxFuture, FeedService, StartError};
+use crate::api::{Command, Failure, LvName, ReportKind, Row};
+use crate::lane::LaneHandle;
+use entry::FeedEntry;
+use feedplex::identity::Identity;
+use feedplex::session::{Event, FeedState};
+use registry::Registry;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+use volmgr::engine::{FeedId, Note};
+use volmgr::model::{Direction, Feed, FeedIntent, Volume};
+use volmgr::plan;
+
+/// How long a session may take to end when its volume is deactivated.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The feeds.
+pub struct Feeds {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its key.
+    pub identity: Arc<Identity>,
+    /// Data streams that sessions expect.
+    pub registry: Registry,
+    entries: Mutex<BTreeMap<Uuid, Arc<FeedEntry>>>,
+    me: std::sync::Weak<Feeds>,
+}
+
+/// Does the lane keep a map for this feed? The rule of [`plan::layout`].
+pub fn is_tracked(feed: &Feed) -> bool {
+    feed.direction == Direction::Out || matches!(feed.intent, FeedIntent::Split { .. })
+}
+
+impl Feeds {
+    /// Loads the node's key, opens the feed port if there is one, and registers with the node.
+    pub async fn start(node: &Arc<Node>) -> Result<Arc<Self>, StartError> {
+        let identity = Identity::load_or_create(node.state.path())
+            .map_err(|error| StartError::Identity(super::verbs::chain(&error)))?;
+        let listener = match node.config.listen {
+            None => None,
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|source| {
+                StartError::Listen {
+                    address: address.to_string(),
+                    source,
+                }
+            })?),
+        };
+        let feeds = Arc::new_cyclic(|me| Self {
+            node: node.clone(),
+            identity: Arc::new(identity),
+            registry: Registry::default(),
+            entries: Mutex::new(BTreeMap::new()),
+            me: me.clone(),
+        });
+        node.set_feeds(feeds.clone());
+        if let Some(listener) = listener {
+            node.spawn(listen::serve(feeds.clone(), listener));
+        }
+        Ok(feeds)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<FeedEntry>>> {
+        // Each change is one insertion or removal.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The feed as it runs here.
+    pub fn entry(&self, feed: Uuid) -> Option<Arc<FeedEntry>> {
+        self.entries().get(&feed).cloned()
+    }
+
+    /// Adds a feed and, where this side connects, starts its task. An entry that is there wins.
+    pub fn add(&self, entry: Arc<FeedEntry>) -> Arc<FeedEntry> {
+        let mut entries = self.entries();
+        let known = entries.entry(entry.uuid).or_insert_with(|| entry.clone());
+        let added = Arc::ptr_eq(known, &entry);
+        let known = known.clone();
+        drop(entries);
+        if added
+            && known.initiator
+            && let Some(me) = self.me.upgrade()
+        {
+            let entry = known.clone();
+            tokio::spawn(connect::supervise(me, entry));
+        }
+        known
+    }
+
+    /// Removes a feed; its session ends.
+    pub fn remove(&self, feed: Uuid) {
+        if let Some(entry) = self.entries().remove(&feed) {
+            entry.give_up();
+        }
+    }
+
+    /// The feeds of a volume.
+    fn of_volume(&self, lv: &LvName) -> Vec<Arc<FeedEntry>> {
+        self.entries()
+            .values()
+            .filter(|entry| entry.lv() == *lv)
+            .cloned()
+            .collect()
+    }
+
+    /// The feed's record as of the last commit.
+    pub fn record(&self, entry: &FeedEntry) -> Option<(Volume, Feed)> {
+        let (_, volume) = self.node.volume(&entry.lv())?;
+        let feed = volume.feeds.iter().find(|feed| feed.uuid == entry.uuid)?;
+        let feed = feed.clone();
+        Some((volume, feed))
+    }
+
+    /// Where the feed's map is.
+    fn feed_id(&self, entry: &FeedEntry) -> Option<FeedId> {
+        self.record(entry).map(|(_, feed)| FeedId(feed.map_slot))
+    }
+
+    /// Size and region size of the feed's volume in bytes.
+    fn geometry(&self, entry: &FeedEntry) -> Option<(u64, u64)> {
+        let (view, volume) = self.node.volume(&entry.lv())?;
+        Some((view.group.bytes_of(&volume), volume.region_size))
+    }
+
+    /// Commits a change of the feed's volume.
+    fn commit_change(
+        &self,
+        entry: &FeedEntry,
+        change: impl FnOnce(&mut Volume),
+    ) -> Result<(), String> {
+        let lv = entry.lv();
+        self.node
+            .commit(&lv.vg, |group| plan::update_volume(group, &lv.lv, change))
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Tells the lane what the metadata says now.
+    async fn reconfigure(&self, entry: &FeedEntry) -> Result<(), String> {
+        self.node
+            .reconfigure(&entry.lv())
+            .await
+            .map_err(|failure| failure.to_string())
+    }
+
+    /// A session at the sink has ended and nothing of it is in flight: what is here stays as it
+    /// is, so its consistency can be believed from now on.
+    async fn settle(&self, entry: &FeedEntry, lane: &LaneHandle) {
+        let Some((_, feed)) = self.record(entry) else {
+            return;
+        };
+        if feed.settled || is_tracked(&feed) {
+            return;
+        }
+        let result = match lane.quiesce().await {
+            Ok(()) => self.commit_change(entry, |volume| {
+                let found = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
+                if let Some(feed) = found {
+                    feed.settled = true;
+                }
+            }),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(error, "a sink could not be settled: it counts as not consistent");
+        }
+    }
+
+    /// Brings the numbers of a feed up to date.
+    async fn look(&self, entry: &FeedEntry, lane: &LaneHandle, rate: u64) {
+        let Some((_, feed)) = self.record(entry) else {
+            return;
+        };
+        let size = self.geometry(entry).map_or(0, |(size, _)| size);
+        let dirty = if is_tracked(&feed) {
+            match lane.dirty(vec![FeedId(feed.map_slot)], Vec::new()).await {
+                Ok((feeds, _)) => feeds.first().copied(),
+                // The lane is stopping; the last number stands.
+                Err(_) => None,
+            }
+        } else {
+            None
+        };
+        entry.update(|status| {
+            status.size = size;
+            status.rate = rate;
+            if let Some(dirty) = dirty {
+                status.dirty = dirty;
+            }
+        });
+        if feed.direction == Direction::Out
+            && let Some(dirty) = dirty
+            && let Some(running) = entry.running()
+        {
+            let state = feedplex::wire::control::State {
+                state: entry.status().state as u16,
+                dirty,
+            };
+            // The session may be over.
+            let _gone = running
+                .events
+                .send(Event::Relay(feedplex::wire::control::Message::State(state)));
+        }
+    }
+
+    /// The same for a feed without a session.
+    async fn look_idle(&self, entry: &FeedEntry) {
+        if let Some(lane) = self.node.lane(&entry.lv()) {
+            self.look(entry, &lane, 0).await;
+        }
+    }
+
+    /// What the record says the feed should be doing, before any session says more.
+    fn resting_state(feed: &Feed) -> FeedState {
+        match feed.intent {
+            FeedIntent::Attached | FeedIntent::Detaching { .. } => FeedState::Disconnected,
+            FeedIntent::Paused => FeedState::Paused,
+            FeedIntent::Split { .. } => FeedState::Split,
+        }
+    }
+}
+
+impl FeedService for Feeds {
+    fn command<'a>(
+        &'a self,
+        ctx: &'a Ctx,
+        command: &'a Command,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(verbs::run(self, ctx, command))
+    }
+
+    fn rows(&self, kind: ReportKind, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
+        match kind {
+            ReportKind::Feed => rows::feeds(self, lv, peer),
+            ReportKind::Point => rows::points(self, lv, peer),
+            _ => Vec::new(),
+        }
+    }
+
+    fn describe(&self, lv: &LvName) -> Vec<String> {
+        rows::describe(self, lv)
+    }
+
+    fn peer_state(&self, peer: &str) -> String {
+        let connected = self
+            .entries()
+            .values()
+            .any(|entry| entry.peer == peer && entry.running().is_some());
+        if connected { "connected" } else { "idle" }.into()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.identity.fingerprint().to_string()
+    }
+
+    fn activated(&self, lv: &LvName) {
+        let Some((view, volume)) = self.node.volume(lv) else {
+            return;
+        };
+        let size = view.group.bytes_of(&volume);
+        for feed in &volume.feeds {
+            let state = Self::resting_state(feed);
+            let fresh = Arc::new(FeedEntry::new(lv.clone(), feed, size, state));
+            let wanted = matches!(
+                feed.intent,
+                FeedIntent::Attached | FeedIntent::Detaching { .. }
+            );
+            fresh.set_enabled(wanted);
+            let entry = self.add(fresh);
+            entry.renamed(lv.clone());
+            entry.set_enabled(wanted);
+            entry.wake.notify_one();
+        }
+    }
+
+    fn deactivating<'a>(&'a self, lv: &'a LvName) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            for entry in self.of_volume(lv) {
+                entry.set_enabled(false);
+                entry.send(Event::Stop);
+                if entry.exclusive(END_TIMEOUT).await.is_none() {
+                    tracing::warn!(%lv, peer = entry.peer, "a feed's session does not end");
+                }
+            }
+        })
+    }
+
+    fn note(&self, lv: &LvName, note: &Note) {
+        let (feed, event) = match note {
+            Note::FeedCaughtUp { feed } => (feed, Event::CaughtUp { live_sequence: 0 }),
+            Note::FeedBehind { feed } => (feed, Event::Behind),
+            _ => return,
+        };
+        for entry in self.of_volume(lv) {
+            if self.feed_id(&entry) == Some(*feed) {
+                entry.send(event.clone());
+            }
+        }
+    }
+
+    fn peers_changed(&self) {
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in entries {
+            // Whoever is still trusted connects again at once, the others do not.
+            if entry.send(Event::Stop) || self.node.peers.get(&entry.peer).is_some() {
+                entry.wake.notify_one();
+            }
+        }
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let entries: Vec<_> = std::mem::take(&mut *self.entries()).into_values().collect();
+            for entry in &entries {
+                entry.give_up();
+            }
+            for entry in entries {
+                if entry.exclusive(END_TIMEOUT).await.is_none() {
+                    tracing::warn!(peer = entry.peer, "a feed's session does not end");
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,331 @@
+//! Between a feed's record in the group's metadata and what a session knows of it.
+
+use crate::api::LvName;
+use feedplex::generation::{Intent, Lineage, Role};
+use feedplex::session::{RecordChange, SinkContent};
+use feedplex::wire::control::Handshake;
+use uuid::Uuid;
+use volmgr::model::{
+    Direction, Feed, FeedIntent, FeedMode, Generation, Group, Point, Role as VolumeRole, Volume,
+};
+
+/// Consent and wishes of one attempt to connect; nothing of it is recorded.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// The peer may create the volume.
+    pub create: bool,
+    /// What is at the peer may be thrown away.
+    pub discard_peer: bool,
+    /// What is here may be thrown away.
+    pub discard_local: bool,
+    /// Exchange the roles.
+    pub swap: bool,
+}
+
+/// The role in a direction.
+pub fn role_of(direction: Direction) -> Role {
+    match direction {
+        Direction::Out => Role::Source,
+        Direction::In => Role::Sink,
+    }
+}
+
+fn direction_of(role: Role) -> Direction {
+    match role {
+        Role::Source => Direction::Out,
+        Role::Sink => Direction::In,
+    }
+}
+
+fn intent_of(intent: &FeedIntent) -> Intent {
+    match intent {
+        FeedIntent::Attached => Intent::Attached,
+        FeedIntent::Paused => Intent::Paused,
+        FeedIntent::Detaching { point, name } => Intent::Detaching {
+            point: *point,
+            name: name.clone(),
+        },
+        FeedIntent::Split { point } => Intent::Split { point: *point },
+    }
+}
+
+fn recorded_intent(intent: &Intent) -> FeedIntent {
+    match intent {
+        Intent::Attached => FeedIntent::Attached,
+        Intent::Paused => FeedIntent::Paused,
+        Intent::Detaching { point, name } => FeedIntent::Detaching {
+            point: *point,
+            name: name.clone(),
+        },
+        Intent::Split { point } => FeedIntent::Split { point: *point },
+    }
+}
+
+/// What a session tells the peer of this side's record.
+///
+/// `known` is false for a record that exists only for this attempt. `fresh`: the volume holds
+/// nothing. `dirty`: this side's own map is not empty.
+pub fn facts(
+    group: &Group,
+    volume: &Volume,
+    feed: &Feed,
+    ask: &Ask,
+    fresh: bool,
+    dirty: bool,
+) -> Handshake {
+    Handshake {
+        feed: feed.uuid,
+        target: feed.peer_lv.clone(),
+        create: ask.create,
+        volume: volume.uuid,
+        size: volume.extents.saturating_mul(group.extent_size),
+        region_size: volume.region_size,
+        role: role_of(feed.direction),
+        role_epoch: feed.role_epoch,
+        swap: ask.swap,
+        sync_mode: feed.mode == FeedMode::Sync,
+        intent: intent_of(&feed.intent),
+        known: !feed.epochs.is_empty(),
+        fresh,
+        seeded: feed.seeded,
+        consistent: feed.consistent && feed.settled,
+        dirty,
+        discard_peer: ask.discard_peer,
+        discard_local: ask.discard_local,
+        epochs: feed.epochs.clone(),
+        generation: volume.generation.current,
+        history: volume.generation.history.clone(),
+    }
+}
+
+fn generation_of(lineage: &Lineage) -> Generation {
+    Generation {
+        current: lineage.current,
+        history: lineage.history.clone(),
+    }
+}
+
+/// Carries out a change of a feed's record on the volume. The record must be there.
+pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
+    let Some(index) = volume.feeds.iter().position(|known| known.uuid == feed) else {
+        return;
+    };
+    let record = &mut volume.feeds[index];
+    match change {
+        RecordChange::Session {
+            role,
+            role_epoch,
+            intent,
+            epochs,
+            content,
+            generation,
+            map: _,
+        } => {
+            record.direction = direction_of(*role);
+            record.role_epoch = *role_epoch;
+            record.intent = recorded_intent(intent);
+            record.epochs = epochs.clone();
+            match content {
+                SinkContent::Keep => {}
+                SinkContent::Consistent => (record.seeded, record.consistent) = (true, true),
+                SinkContent::Inconsistent => (record.seeded, record.consistent) = (true, false),
+                SinkContent::Unseeded => (record.seeded, record.consistent) = (false, false),
+            }
+            // From now on the feed may write at any moment; set again when it has ended well.
+            record.settled = *role == Role::Source;
+            volume.role = match role {
+                Role::Source => VolumeRole::Normal,
+                Role::Sink => VolumeRole::Feed,
+            };
+            if let Some(lineage) = generation {
+                volume.generation = generation_of(lineage);
+            }
+        }
+        RecordChange::Confirmed { epochs, map: _ } => record.epochs = epochs.clone(),
+        RecordChange::Inconsistent => record.consistent = false,
+        RecordChange::Consistent { generation } => {
+            (record.seeded, record.consistent) = (true, true);
+            volume.generation = generation_of(generation);
+        }
+        RecordChange::Seeded => record.seeded = true,
+        RecordChange::Paused => record.intent = FeedIntent::Paused,
+        RecordChange::Detaching { point, name } => {
+            record.intent = FeedIntent::Detaching {
+                point: *point,
+                name: name.clone(),
+            };
+        }
+        RecordChange::Split {
+            point,
+            name,
+            time,
+            generation,
+        } => {
+            record.intent = FeedIntent::Split { point: *point };
+            record.settled = true;
+            if record.direction == Direction::In {
+                (record.seeded, record.consistent) = (true, true);
+            }
+            volume.generation = generation_of(generation);
+            // The sink's content is its own from here on.
+            volume.role = VolumeRole::Normal;
+            list_point(volume, index, *point, name, *time);
+        }
+        RecordChange::Swapped {
+            role_epoch,
+            point,
+            name,
+            time,
+        } => {
+            record.direction = Direction::In;
+            record.role_epoch = *role_epoch;
+            record.intent = FeedIntent::Attached;
+            (record.seeded, record.consistent, record.settled) = (true, true, true);
+            volume.role = VolumeRole::Feed;
+            list_point(volume, index, *point, name, *time);
+        }
+    }
+}
+
+/// The sink holds one point: the newest of a feed replaces those before it.
+fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u64) {
+    let (feed, peer) = (volume.feeds[feed].uuid, volume.feeds[feed].peer.clone());
+    volume
+        .points
+        .retain(|point| point.feed != feed && point.name != name);
+    volume.points.push(Point {
+        uuid,
+        name: name.to_owned(),
+        time,
+        feed,
+        peer,
+    });
+}
+
+/// A record for a first attempt, not committed anywhere.
+pub fn provisional(
+    feed: Uuid,
+    peer: &str,
+    peer_lv: &LvName,
+    direction: Direction,
+    initiator: bool,
+    mode: FeedMode,
+    rate: u64,
+) -> Feed {
+    Feed {
+        uuid: feed,
+        peer: peer.to_owned(),
+        peer_lv: peer_lv.to_string(),
+        direction,
+        role_epoch: 1,
+        initiator,
+        mode,
+        intent: FeedIntent::Attached,
+        consistent: false,
+        seeded: false,
+        settled: true,
+        map_slot: 0,
+        rate,
+        epochs: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume() -> Volume {
+        let feed = provisional(
+            Uuid::from_u128(7),
+            "b",
+            &LvName {
+                vg: "vg".into(),
+                lv: "lv".into(),
+            },
+            Direction::In,
+            false,
+            FeedMode::Async,
+            0,
+        );
+        Volume {
+            uuid: Uuid::from_u128(1),
+            name: "lv".into(),
+            extents: 4,
+            active: true,
+            frontend: "auto".into(),
+            role: VolumeRole::Normal,
+            region_size: 65536,
+            generation: Generation {
+                current: Uuid::from_u128(2),
+                history: Vec::new(),
+            },
+            plexes: Vec::new(),
+            log: Vec::new(),
+            feeds: vec![feed],
+            points: Vec::new(),
+        }
+    }
+
+    fn session(role: Role) -> RecordChange {
+        RecordChange::Session {
+            role,
+            role_epoch: 3,
+            intent: Intent::Attached,
+            epochs: vec![Uuid::from_u128(9)],
+            content: SinkContent::Unseeded,
+            generation: None,
+            map: feedplex::session::MapChange::Keep,
+        }
+    }
+
+    #[test]
+    fn a_sink_belongs_to_its_feed_until_the_split() {
+        let mut v = volume();
+        let feed = v.feeds[0].uuid;
+        apply(&mut v, feed, &session(Role::Sink));
+        assert_eq!(v.role, VolumeRole::Feed);
+        assert!(!v.feeds[0].settled);
+        let lineage = Lineage {
+            current: Uuid::from_u128(5),
+            history: vec![Uuid::from_u128(4)],
+        };
+        for name in ["monday", "tuesday"] {
+            let point = RecordChange::Split {
+                point: Uuid::from_u128(5),
+                name: name.into(),
+                time: 1,
+                generation: lineage.clone(),
+            };
+            apply(&mut v, feed, &point);
+        }
+        assert_eq!(v.role, VolumeRole::Normal);
+        assert_eq!(v.generation.current, Uuid::from_u128(5));
+        let names: Vec<_> = v.points.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["tuesday"], "the sink holds one point");
+    }
+
+    #[test]
+    fn content_that_may_be_written_is_not_told_consistent() {
+        let mut v = volume();
+        let feed = v.feeds[0].uuid;
+        apply(&mut v, feed, &session(Role::Sink));
+        v.feeds[0].consistent = true;
+        let group = Group {
+            uuid: Uuid::from_u128(3),
+            name: "vg".into(),
+            extent_size: 4 << 20,
+            seqno: 1,
+            commit: Uuid::from_u128(4),
+            exported: false,
+            pvs: Vec::new(),
+            volumes: Vec::new(),
+        };
+        let told = facts(&group, &v, &v.feeds[0], &Ask::default(), false, false);
+        assert!(!told.consistent, "killed while attached");
+        v.feeds[0].settled = true;
+        let told = facts(&group, &v, &v.feeds[0], &Ask::default(), false, false);
+        assert!(told.consistent);
+        assert_eq!(told.size, 16 << 20);
+        assert!(told.known);
+    }
+}

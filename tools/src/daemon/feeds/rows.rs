@@ -1,0 +1,242 @@
+//! What listings say about feeds and points.
+
+use super::Feeds;
+use super::entry::{FeedEntry, Status};
+use crate::api::{LvName, Row, Value};
+use crate::daemon::rows::{human, row, text};
+use feedplex::session::FeedState;
+use std::sync::Arc;
+use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, Volume};
+
+/// The state's name for people and scripts.
+pub fn state_name(state: FeedState) -> &'static str {
+    match state {
+        FeedState::Connecting => "connecting",
+        FeedState::FullSync => "full-sync",
+        FeedState::Resync => "resync",
+        FeedState::Live => "live",
+        FeedState::Behind => "behind",
+        FeedState::Disconnected => "disconnected",
+        FeedState::Paused => "paused",
+        FeedState::Split => "split",
+        FeedState::Refused => "refused",
+    }
+}
+
+/// The state of that name.
+pub fn state_of_name(name: &str) -> Option<FeedState> {
+    FeedState::ALL
+        .iter()
+        .copied()
+        .find(|state| state_name(*state) == name)
+}
+
+/// Every feed with its volume, running here or only recorded.
+fn all(feeds: &Feeds) -> Vec<(LvName, Volume, Feed, Option<Arc<FeedEntry>>, u64)> {
+    let mut found = Vec::new();
+    for view in feeds.node.groups.views() {
+        for volume in &view.group.volumes {
+            for feed in &volume.feeds {
+                let name = LvName {
+                    vg: view.group.name.clone(),
+                    lv: volume.name.clone(),
+                };
+                let size = view.group.bytes_of(volume);
+                let entry = feeds.entry(feed.uuid);
+                found.push((name, volume.clone(), feed.clone(), entry, size));
+            }
+        }
+    }
+    found
+}
+
+fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
+    match entry {
+        Some(entry) => entry.status(),
+        None => Status {
+            state: Feeds::resting_state(feed),
+            reason: "the volume is not active".into(),
+            dirty: 0,
+            size,
+            rate: 0,
+            attempts: 0,
+        },
+    }
+}
+
+/// Part that both sides have, in percent.
+fn percent(status: &Status) -> f64 {
+    if status.size == 0 {
+        return 100.0;
+    }
+    let have = status.size.saturating_sub(status.dirty) as f64;
+    let percent = 100.0 * have / status.size as f64;
+    // Never 100 while something is missing.
+    if status.dirty > 0 { percent.min(99.99) } else { percent }
+}
+
+fn consistent(feed: &Feed, status: &Status) -> &'static str {
+    let good = match feed.direction {
+        // What the source knows of the sink.
+        Direction::Out => matches!(status.state, FeedState::Live | FeedState::Split),
+        Direction::In => feed.consistent && (feed.settled || status.state == FeedState::Live),
+    };
+    if good { "yes" } else { "no" }
+}
+
+/// Rows of `feeds`.
+pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
+    all(feeds)
+        .into_iter()
+        .filter(|(name, _, feed, _, _)| {
+            lv.is_none_or(|lv| lv == name) && peer.is_none_or(|peer| peer == feed.peer)
+        })
+        .map(|(name, _, feed, entry, size)| {
+            let status = status_of(&feed, entry.as_ref(), size);
+            let moved = entry.map(|entry| entry.counters.values()).unwrap_or_default();
+            let syncing = matches!(status.state, FeedState::FullSync | FeedState::Resync);
+            let eta = match (syncing, status.rate) {
+                (false, _) | (true, 0) => Value::Empty,
+                (true, rate) => Value::Seconds(status.dirty.div_ceil(rate)),
+            };
+            let path = match (moved.payload_kernel_bytes, moved.payload_copied_bytes) {
+                (0, 0) => "",
+                (_, 0) => "kernel",
+                (0, _) => "copied",
+                _ => "mixed",
+            };
+            let mut reasons = Vec::new();
+            if !status.reason.is_empty() {
+                reasons.push(status.reason.clone());
+            }
+            if !moved.reasons.is_empty() {
+                let list: Vec<String> = moved.reasons.iter().map(ToString::to_string).collect();
+                reasons.push(format!("copied: {}", list.join(", ")));
+            }
+            row([
+                ("lv_name", text(&name.lv)),
+                ("vg_name", text(&name.vg)),
+                ("peer_name", text(&feed.peer)),
+                ("peer_lv", text(&feed.peer_lv)),
+                (
+                    "feed_direction",
+                    text(match feed.direction {
+                        Direction::Out => "out",
+                        Direction::In => "in",
+                    }),
+                ),
+                ("feed_state", text(state_name(status.state))),
+                (
+                    "feed_mode",
+                    text(match feed.mode {
+                        FeedMode::Async => "async",
+                        FeedMode::Sync => "sync",
+                    }),
+                ),
+                ("feed_sync_percent", Value::Percent(percent(&status))),
+                ("feed_rate", Value::Rate(status.rate)),
+                ("feed_eta", eta),
+                ("feed_dirty", Value::Size(status.dirty)),
+                ("feed_path", text(path)),
+                ("payload_kernel_bytes", Value::Size(moved.payload_kernel_bytes)),
+                ("payload_copied_bytes", Value::Size(moved.payload_copied_bytes)),
+                ("feed_consistent", text(consistent(&feed, &status))),
+                ("feed_reason", text(reasons.join("; "))),
+            ])
+        })
+        .collect()
+}
+
+/// Rows of `points`.
+pub fn points(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for view in feeds.node.groups.views() {
+        for volume in &view.group.volumes {
+            let name = LvName {
+                vg: view.group.name.clone(),
+                lv: volume.name.clone(),
+            };
+            if lv.is_some_and(|lv| *lv != name) {
+                continue;
+            }
+            for point in &volume.points {
+                if peer.is_some_and(|peer| peer != point.peer) {
+                    continue;
+                }
+                rows.push(row([
+                    ("point_name", text(&point.name)),
+                    ("lv_name", text(&name.lv)),
+                    ("vg_name", text(&name.vg)),
+                    ("point_time", Value::Time(point.time)),
+                    ("point_uuid", text(point.uuid.to_string())),
+                    ("peer_name", text(&point.peer)),
+                ]));
+            }
+        }
+    }
+    rows
+}
+
+/// Lines of `lvdisplay`.
+pub fn describe(feeds: &Feeds, lv: &LvName) -> Vec<String> {
+    all(feeds)
+        .into_iter()
+        .filter(|(name, ..)| name == lv)
+        .map(|(_, volume, feed, entry, size)| {
+            let status = status_of(&feed, entry.as_ref(), size);
+            let arrow = match feed.direction {
+                Direction::Out => "==>",
+                Direction::In => "<==",
+            };
+            let mut line = format!(
+                "{arrow} {} {}: {}",
+                feed.peer,
+                feed.peer_lv,
+                state_name(status.state)
+            );
+            if let FeedIntent::Split { point } = feed.intent
+                && let Some(point) = volume.points.iter().find(|p| p.uuid == point)
+            {
+                line.push_str(&format!(" at point {:?}", point.name));
+            }
+            if status.dirty > 0 {
+                line.push_str(&format!(", {} dirty", human(status.dirty)));
+            }
+            if status.rate > 0 {
+                line.push_str(&format!(", {}/s", human(status.rate)));
+            }
+            if !status.reason.is_empty() {
+                line.push_str(&format!(" ({})", status.reason));
+            }
+            line
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_name() {
+        for state in FeedState::ALL {
+            assert_eq!(state_of_name(state_name(*state)), Some(*state));
+        }
+        assert_eq!(state_of_name("alive"), None);
+    }
+
+    #[test]
+    fn a_percent_of_100_means_nothing_is_missing() {
+        let mut status = Status {
+            state: FeedState::Live,
+            reason: String::new(),
+            dirty: 1,
+            size: 1 << 50,
+            rate: 0,
+            attempts: 0,
+        };
+        assert!(percent(&status) < 100.0);
+        status.dirty = 0;
+        assert_eq!(percent(&status), 100.0);
+    }
+}

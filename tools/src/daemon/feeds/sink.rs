@@ -1,0 +1,296 @@
+//! The sink's end of the data streams: what arrives goes to the lane from here.
+
+use super::entry::FeedEntry;
+use crate::lane::LaneHandle;
+use blockio::{ByteRange, Flags, IoError, Op};
+use feedplex::device::{DoneFn, FileSegment, PlexSegments, SinkDevice, WriteGrant};
+use feedplex::session::Event;
+use feedplex::streams::{OnEnd, ReceiverConfig, StreamProgress, StreamThread, receive};
+use feedplex::transport::DataStream;
+use feedplex::wire::control::Ack;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+use uuid::Uuid;
+
+/// Longest time that something applied stays not durable, while more is coming.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// Silence after which everything applied is made durable at once.
+const FLUSH_IDLE: Duration = Duration::from_millis(20);
+
+/// The streams of a session at the sink.
+pub struct SinkStreams {
+    progress: Arc<Vec<Arc<StreamProgress>>>,
+    moved: Arc<Notify>,
+    device: Arc<Device>,
+    lane: LaneHandle,
+    /// Ended with the session.
+    pub threads: Vec<StreamThread>,
+}
+
+/// The volume, for receivers. Counts what is under way, so that a session can be known to be over.
+struct Device {
+    lane: LaneHandle,
+    events: mpsc::UnboundedSender<Event>,
+    under_way: AtomicU64,
+    ended: Notify,
+    grants: Mutex<HashMap<u64, crate::lane::WriteGrant>>,
+}
+
+impl SinkStreams {
+    /// Starts the receivers; `streams` are in the order of their numbers.
+    pub fn start(
+        name: &str,
+        streams: Vec<DataStream>,
+        lane: &LaneHandle,
+        entry: &FeedEntry,
+        events: mpsc::UnboundedSender<Event>,
+        on_end: impl Fn() -> OnEnd,
+    ) -> io::Result<Self> {
+        let limits = lane.limits();
+        let config = ReceiverConfig::new(limits.size, limits.logical_block);
+        let device = Arc::new(Device {
+            lane: lane.clone(),
+            events,
+            under_way: AtomicU64::new(0),
+            ended: Notify::new(),
+            grants: Mutex::new(HashMap::new()),
+        });
+        let moved = Arc::new(Notify::new());
+        let mut progress = Vec::new();
+        let mut threads: Vec<StreamThread> = Vec::new();
+        for (number, stream) in streams.into_iter().enumerate() {
+            let wake = moved.clone();
+            let of_stream = Arc::new(StreamProgress::new(move || wake.notify_one()));
+            let started = receive(
+                &format!("sink{number}-{name}"),
+                config,
+                stream,
+                device.clone(),
+                of_stream.clone(),
+                entry.counters.clone(),
+                on_end(),
+            );
+            match started {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    threads.iter().for_each(StreamThread::stop);
+                    return Err(error);
+                }
+            }
+            progress.push(of_stream);
+        }
+        Ok(Self {
+            progress: Arc::new(progress),
+            moved,
+            device,
+            lane: lane.clone(),
+            threads,
+        })
+    }
+
+    /// Tells the source how far the streams are, until the receiver of `events` is gone.
+    pub fn acknowledge(&self, events: mpsc::UnboundedSender<Event>) {
+        let (progress, moved, lane) = (
+            self.progress.clone(),
+            self.moved.clone(),
+            self.lane.clone(),
+        );
+        tokio::spawn(async move {
+            let mut told = vec![(0u64, 0u64); progress.len()];
+            let mut flushed = Instant::now();
+            loop {
+                tokio::select! {
+                    () = moved.notified() => {}
+                    () = events.closed() => return,
+                }
+                // Wait for more to come, but neither for ever nor without end.
+                while flushed.elapsed() < FLUSH_EVERY {
+                    let more = tokio::time::timeout(FLUSH_IDLE, moved.notified()).await;
+                    if more.is_err() {
+                        break;
+                    }
+                }
+                if progress.iter().any(|p| p.applied() > p.durable()) {
+                    flush(&lane, &progress).await;
+                }
+                flushed = Instant::now();
+                for (stream, (p, told)) in progress.iter().zip(&mut told).enumerate() {
+                    let durable = p.durable();
+                    let now = (p.applied().max(durable), durable);
+                    if now != *told {
+                        *told = now;
+                        let ack = Ack {
+                            stream: stream as u16,
+                            applied: now.0,
+                            durable: now.1,
+                        };
+                        if events.send(Event::Progress(ack)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Once the live stream is applied up to `live_sequence`, makes everything durable that has
+    /// been applied, and says so.
+    pub fn flush(
+        &self,
+        id: u64,
+        live_sequence: Option<u64>,
+        events: mpsc::UnboundedSender<Event>,
+    ) {
+        let (progress, lane, device) = (
+            self.progress.clone(),
+            self.lane.clone(),
+            self.device.clone(),
+        );
+        let live = progress.first().cloned();
+        tokio::spawn(async move {
+            match (live_sequence, live) {
+                (Some(sequence), Some(live)) => {
+                    while live.applied() < sequence && live.failure().is_none() {
+                        tokio::select! {
+                            () = tokio::time::sleep(Duration::from_millis(2)) => {}
+                            () = events.closed() => return,
+                        }
+                    }
+                }
+                _ => device.idle().await,
+            }
+            let ok = flush(&lane, &progress).await;
+            if events.send(Event::Flushed { flush: id, ok }).is_err() {
+                tracing::debug!("a session ended during its flush");
+            }
+        });
+    }
+
+    /// Stops the receivers and waits until nothing of theirs is under way.
+    pub async fn end(self) {
+        super::run::end_threads(self.threads).await;
+        self.device.abandon_all();
+        self.device.idle().await;
+    }
+}
+
+/// Flushes the volume; what was applied before is then known to be durable.
+async fn flush(lane: &LaneHandle, progress: &[Arc<StreamProgress>]) -> bool {
+    let applied: Vec<u64> = progress.iter().map(|p| p.applied()).collect();
+    let (sender, done) = oneshot::channel();
+    let lane = lane.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let done: crate::lane::DoneFn = Box::new(move |result| {
+            // Nobody waits any more: the session has ended.
+            let _gone = sender.send(result);
+        });
+        lane.submit(Op::Flush, ByteRange::default(), Flags::empty(), Vec::new(), done);
+    });
+    let ok = asked.await.is_ok() && matches!(done.await, Ok(Ok(())));
+    if ok {
+        for (progress, applied) in progress.iter().zip(applied) {
+            progress.flushed(applied);
+        }
+    }
+    ok
+}
+
+impl Device {
+    fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
+        if self.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.ended.notify_waiters();
+        }
+    }
+
+    async fn idle(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.under_way.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            // The timeout covers a completion between the look and the wait.
+            let _again = tokio::time::timeout(Duration::from_millis(20), ended).await;
+        }
+    }
+
+    /// Counts an operation until it is done.
+    fn counted(self: &Arc<Self>, done: DoneFn) -> crate::lane::DoneFn {
+        self.begin();
+        let device = self.clone();
+        Box::new(move |result| {
+            done(result);
+            device.end();
+        })
+    }
+
+    fn grants(&self) -> std::sync::MutexGuard<'_, HashMap<u64, crate::lane::WriteGrant>> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back grants that a receiver has not ended.
+    fn abandon_all(self: &Arc<Self>) {
+        let left: Vec<_> = self.grants().drain().map(|(_, grant)| grant).collect();
+        for grant in left {
+            self.lane.abandon_write(grant, Box::new(|_| ()));
+        }
+    }
+}
+
+/// A receiver holds the device by this.
+impl SinkDevice for Arc<Device> {
+    fn begin_write(&self, range: ByteRange) -> Result<WriteGrant, IoError> {
+        let grant = self.lane.begin_write(range)?;
+        let plexes = grant
+            .plexes
+            .iter()
+            .map(|segments| PlexSegments {
+                segments: segments
+                    .iter()
+                    .map(|segment| FileSegment {
+                        file: segment.file.clone(),
+                        range: segment.range,
+                    })
+                    .collect(),
+            })
+            .collect();
+        let id = grant.id;
+        self.grants().insert(id, grant);
+        Ok(WriteGrant { id, plexes })
+    }
+
+    fn end_write(&self, grant: WriteGrant, results: Vec<Result<(), IoError>>, done: DoneFn) {
+        let held = self.grants().remove(&grant.id);
+        match held {
+            Some(held) => self.lane.end_write(held, results, self.counted(done)),
+            None => done(Err(IoError::new(blockio::IoErrorKind::Invalid))),
+        }
+    }
+
+    fn submit(
+        &self,
+        op: Op,
+        range: ByteRange,
+        flags: Flags,
+        bytes: Option<Vec<u8>>,
+        done: DoneFn,
+    ) {
+        let done = self.counted(done);
+        self.lane
+            .submit(op, range, flags, bytes.unwrap_or_default(), done);
+    }
+
+    fn mark(&self, point: Uuid, _sequence: u64) {
+        if self.events.send(Event::MarkReached { point }).is_err() {
+            tracing::debug!(%point, "a mark came after its session");
+        }
+    }
+}

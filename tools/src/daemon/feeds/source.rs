@@ -1,0 +1,183 @@
+//! The source's end of the data streams: what the lane gives goes out here.
+
+use super::entry::FeedEntry;
+use crate::lane::{BulkOp, Congested, FeedOutlet, LaneHandle, LiveOp};
+use blockio::Op;
+use feedplex::device::{FileSegment, LivePayload};
+use feedplex::streams::{
+    AckTracker, BulkConfig, BulkJob, BulkSender, LiveConfig, LiveFrame, LiveSender, OnEnd,
+    SendError, StreamThread,
+};
+use feedplex::transport::DataStream;
+use feedplex::wire::control::Ack;
+use feedplex::wire::frame::Command;
+use ringio::BufSlice;
+use std::io;
+use std::sync::Arc;
+use volmgr::engine::IoId;
+
+/// Payload of live writes that may wait for the socket, in bytes: a part of a lane's memory, so that
+/// clients never wait for the peer.
+const LIVE_QUEUE_BYTES: u64 = 2 << 20;
+
+/// The streams of a session at the source.
+pub struct SourceStreams {
+    live: LiveSender,
+    bulk: Vec<BulkSender>,
+    acks: Vec<Arc<AckTracker>>,
+    /// Ended with the session.
+    pub threads: Vec<StreamThread>,
+}
+
+impl SourceStreams {
+    /// Starts the threads; `streams` are in the order of their numbers. `on_end` makes what is
+    /// called when a stream ends.
+    pub fn start(
+        name: &str,
+        streams: Vec<DataStream>,
+        lane: &LaneHandle,
+        entry: &FeedEntry,
+        on_end: impl Fn() -> OnEnd,
+    ) -> io::Result<Self> {
+        let mut streams = streams.into_iter();
+        let live = streams
+            .next()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let tracker = || {
+            let lane = lane.clone();
+            Arc::new(AckTracker::new(Box::new(move |token, result| {
+                lane.feed_done(IoId(token), result);
+            })))
+        };
+        let live_acks = tracker();
+        let mut acks = vec![live_acks.clone()];
+        let (live, thread) = LiveSender::start(
+            &format!("live-{name}"),
+            LiveConfig {
+                queue_bytes: LIVE_QUEUE_BYTES,
+                ..LiveConfig::default()
+            },
+            live,
+            live_acks,
+            entry.counters.clone(),
+            on_end(),
+        )?;
+        let mut threads = vec![thread];
+        let mut bulk = Vec::new();
+        for (number, stream) in streams.enumerate() {
+            let stream_acks = tracker();
+            acks.push(stream_acks.clone());
+            let started = BulkSender::start(
+                &format!("bulk{number}-{name}"),
+                BulkConfig::default(),
+                stream,
+                stream_acks,
+                entry.limiter.clone(),
+                entry.counters.clone(),
+                on_end(),
+            );
+            match started {
+                Ok((sender, thread)) => {
+                    bulk.push(sender);
+                    threads.push(thread);
+                }
+                Err(error) => {
+                    threads.iter().for_each(StreamThread::stop);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self {
+            live,
+            bulk,
+            acks,
+            threads,
+        })
+    }
+
+    /// What the lane gets.
+    pub fn outlet(&self) -> Box<dyn FeedOutlet> {
+        Box::new(Outlet {
+            live: self.live.clone(),
+            bulk: self.bulk.clone(),
+        })
+    }
+
+    /// The sink's progress; false where it acknowledges what it cannot have.
+    pub fn acknowledged(&self, ack: &Ack) -> bool {
+        match self.acks.get(usize::from(ack.stream)) {
+            Some(acks) => acks.acknowledged(ack.durable).is_ok(),
+            None => false,
+        }
+    }
+
+    /// Last number given out in the live stream; 0 before the first.
+    pub fn live_sequence(&self) -> u64 {
+        self.live.last_sequence()
+    }
+}
+
+struct Outlet {
+    live: LiveSender,
+    bulk: Vec<BulkSender>,
+}
+
+/// Memory of the lane that waits to be sent.
+struct Slice(BufSlice);
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
+impl LivePayload for Slice {}
+
+impl FeedOutlet for Outlet {
+    fn try_live(&mut self, op: LiveOp) -> Result<(), Congested> {
+        let command = match (op.op, op.mark) {
+            (_, Some(_)) => Command::Mark,
+            (Op::Write, None) => Command::Write,
+            (Op::WriteZeroes, None) => Command::WriteZeroes,
+            (Op::Discard, None) => Command::Trim,
+            (Op::Flush, None) => Command::Flush,
+            // Reads change nothing at the sink; the engine sends none.
+            (Op::Read | Op::Prefetch, None) => return Err(Congested),
+        };
+        let frame = LiveFrame {
+            token: op.io.0,
+            command,
+            range: op.range,
+            flags: op.flags,
+            bytes: op
+                .bytes
+                .map(|bytes| Box::new(Slice(bytes)) as Box<dyn LivePayload>),
+            mark: op.mark,
+        };
+        self.live.try_send(frame).map(|_| ()).map_err(refused)
+    }
+
+    fn copy(&mut self, op: BulkOp) -> Result<(), Congested> {
+        let Some(stream) = self.bulk.iter().min_by_key(|stream| stream.queued_jobs()) else {
+            return Err(Congested);
+        };
+        let job = BulkJob {
+            token: op.io.0,
+            range: op.range,
+            segments: op
+                .segments
+                .into_iter()
+                .map(|(file, range)| FileSegment { file, range })
+                .collect(),
+        };
+        stream.try_send(job).map_err(refused)
+    }
+}
+
+/// A closed stream is about to be reported by its end; until then it is as good as full.
+fn refused(error: SendError) -> Congested {
+    if error == SendError::Invalid {
+        tracing::error!("the lane gave a feed operation whose parts do not fit");
+    }
+    Congested
+}

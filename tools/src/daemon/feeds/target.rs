@@ -1,0 +1,323 @@
+//! What a peer's handshake is for: the volume here, found or made.
+
+use super::Feeds;
+use super::entry::FeedEntry;
+use super::record::{self, Ask};
+use super::run::PeerLink;
+use crate::api::LvName;
+use crate::lane::LaneHandle;
+use blockio::ByteRange;
+use feedplex::access::{Right, Rules};
+use feedplex::generation::Role;
+use feedplex::session::{Event, FeedState, LocalFeed};
+use feedplex::wire::control::{Handshake, RefusalCode, Refused};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+use volmgr::model::{Direction, FeedMode};
+use volmgr::plan;
+
+/// How long the end of an earlier session of the same feed is waited for.
+const TAKE_OVER: Duration = Duration::from_secs(10);
+
+/// Blank volumes up to this size are read whole before they are believed to be blank, in bytes.
+const BLANK_READ_WHOLE: u64 = 256 << 20;
+
+/// Larger ones are looked at in so many places.
+const BLANK_PROBES: u64 = 256;
+
+/// The volume is there.
+pub struct Opened {
+    /// The feed here.
+    pub entry: Arc<FeedEntry>,
+    /// Its volume's data path.
+    pub lane: LaneHandle,
+    /// No other session of the feed runs.
+    pub exclusive: OwnedMutexGuard<()>,
+    /// For the session.
+    pub local: LocalFeed,
+}
+
+fn refuse(code: RefusalCode, text: impl Into<String>) -> Refused {
+    Refused {
+        code,
+        text: text.into(),
+    }
+}
+
+impl Feeds {
+    /// Finds the volume of a handshake, or makes it where the peer may.
+    pub async fn open_target(
+        self: &Arc<Self>,
+        peer: &PeerLink,
+        handshake: &Handshake,
+    ) -> Result<Opened, Refused> {
+        let lv = match self.volume_of_feed(handshake.feed) {
+            Some((lv, recorded)) if recorded == peer.name => lv,
+            Some(_) => {
+                return Err(refuse(RefusalCode::Access, "this feed is another peer's"));
+            }
+            None => self.named_target(peer, handshake)?,
+        };
+        let rights = self.rights(&peer.name, &lv);
+        if !rights.feed && !rights.read {
+            let text = format!("peer {} is not allowed to use {lv} here", peer.name);
+            return Err(refuse(RefusalCode::Access, text));
+        }
+        let made = self.ensure_volume(peer, handshake, &lv).await?;
+        match self.open_volume(peer, handshake, &lv, made).await {
+            Ok(opened) => Ok(opened),
+            Err(refused) => {
+                if made {
+                    self.unmake(&lv).await;
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    fn named_target(&self, peer: &PeerLink, handshake: &Handshake) -> Result<LvName, Refused> {
+        let bad = |text: String| refuse(RefusalCode::NoVolume, text);
+        let (vg, lv) = handshake
+            .target
+            .split_once('/')
+            .ok_or_else(|| bad(format!("{:?} is not VG/LV", handshake.target)))?;
+        for name in [vg, lv] {
+            volmgr::names::check(name).map_err(|error| bad(format!("{name:?}: {error}")))?;
+        }
+        let name = LvName {
+            vg: vg.to_owned(),
+            lv: lv.to_owned(),
+        };
+        // A peer without any right learns nothing of what is here.
+        let rights = self.rights(&peer.name, &name);
+        if !rights.feed && !rights.read {
+            let text = format!("peer {} is not allowed to use {name} here", peer.name);
+            return Err(refuse(RefusalCode::Access, text));
+        }
+        Ok(name)
+    }
+
+    async fn ensure_volume(
+        self: &Arc<Self>,
+        peer: &PeerLink,
+        handshake: &Handshake,
+        lv: &LvName,
+    ) -> Result<bool, Refused> {
+        if self.node.volume(lv).is_some() {
+            return Ok(false);
+        }
+        let Some(view) = self.node.groups.view(&lv.vg) else {
+            let text = format!("no volume group {} here", lv.vg);
+            return Err(refuse(RefusalCode::NoVolume, text));
+        };
+        if !handshake.create || handshake.role != Role::Source {
+            let text = format!("no volume {lv} here (--create makes it)");
+            return Err(refuse(RefusalCode::NoVolume, text));
+        }
+        let rules = self
+            .node
+            .peers
+            .get(&peer.name)
+            .and_then(|peer| Rules::parse(&peer.allow).ok())
+            .unwrap_or_default();
+        if !rules.allows(Right::Create, &lv.to_string()) {
+            let text = format!("peer {} is not allowed to create {lv} here", peer.name);
+            return Err(refuse(RefusalCode::Access, text));
+        }
+        if !handshake.size.is_multiple_of(view.group.extent_size) {
+            let text = format!(
+                "{} bytes are not a multiple of the extent size of {} ({} bytes)",
+                handshake.size, lv.vg, view.group.extent_size
+            );
+            return Err(refuse(RefusalCode::SinkTooSmall, text));
+        }
+        crate::daemon::verbs::create_for_feed(&self.node, lv, handshake.size)
+            .await
+            .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;
+        self.node.event(
+            "lv-created",
+            &lv.to_string(),
+            &format!("for the feed of peer {}", peer.name),
+        );
+        Ok(true)
+    }
+
+    async fn unmake(&self, lv: &LvName) {
+        if let Err(failure) = crate::daemon::verbs::remove_for_feed(&self.node, lv).await {
+            tracing::warn!(%failure, "a volume made for a refused feed is left");
+        }
+    }
+
+    async fn open_volume(
+        self: &Arc<Self>,
+        peer: &PeerLink,
+        handshake: &Handshake,
+        lv: &LvName,
+        made: bool,
+    ) -> Result<Opened, Refused> {
+        let local = |error: String| refuse(RefusalCode::Local, error);
+        if !self.node.lane(lv).is_some() {
+            crate::daemon::active::activate(&self.node, lv, None)
+                .await
+                .map_err(|failure| local(failure.to_string()))?;
+        }
+        let lane = self
+            .node
+            .lane(lv)
+            .ok_or_else(|| local("the volume is not active".into()))?
+            .handle
+            .clone();
+        let (view, volume) = self
+            .node
+            .volume(lv)
+            .ok_or_else(|| refuse(RefusalCode::NoVolume, "the volume is gone"))?;
+        let size = volume.extents.saturating_mul(view.group.extent_size);
+        if size != handshake.size {
+            let text = format!(
+                "{lv} has {size} bytes, the peer's volume has {}",
+                handshake.size
+            );
+            return Err(refuse(RefusalCode::SinkTooSmall, text));
+        }
+        let recorded = volume
+            .feeds
+            .iter()
+            .find(|feed| feed.uuid == handshake.feed);
+        let peer_sends = handshake.role == Role::Source && !handshake.swap
+            || handshake.role == Role::Sink && handshake.swap;
+        if recorded.is_none() {
+            if let Some(other) = volume.feeds.iter().find(|feed| feed.peer == peer.name) {
+                let text = format!(
+                    "{lv} already has a feed with {} ({})",
+                    peer.name, other.peer_lv
+                );
+                return Err(refuse(RefusalCode::WrongState, text));
+            }
+            let fed = volume
+                .feeds
+                .iter()
+                .any(|feed| feed.direction == Direction::In && !super::is_tracked(feed));
+            if fed {
+                let text = format!("{lv} is fed by another peer");
+                return Err(refuse(RefusalCode::Busy, text));
+            }
+        }
+        if peer_sends && lane.opens() > 0 {
+            return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
+        }
+        let entry = match self.entry(handshake.feed) {
+            Some(entry) => entry,
+            None => {
+                // The peer's own name of its volume is in its handshake's volume UUID only; the
+                // record shows what the admin over there called it.
+                let peer_lv = LvName {
+                    vg: lv.vg.clone(),
+                    lv: lv.lv.clone(),
+                };
+                let feed = recorded.cloned().unwrap_or_else(|| {
+                    record::provisional(
+                        handshake.feed,
+                        &peer.name,
+                        &peer_lv,
+                        Direction::In,
+                        false,
+                        if handshake.sync_mode {
+                            FeedMode::Sync
+                        } else {
+                            FeedMode::Async
+                        },
+                        0,
+                    )
+                });
+                let entry = Arc::new(FeedEntry::new(
+                    lv.clone(),
+                    &feed,
+                    size,
+                    FeedState::Connecting,
+                ));
+                if recorded.is_none() {
+                    entry.ask(Ask::default(), Some(feed));
+                }
+                self.add(entry)
+            }
+        };
+        // An earlier session of this feed is one that the peer has given up.
+        entry.send(Event::Stop);
+        let exclusive = entry.exclusive(TAKE_OVER).await.ok_or_else(|| {
+            refuse(RefusalCode::Busy, "an earlier session has not ended yet")
+        })?;
+        entry.update(|status| {
+            status.state = FeedState::Connecting;
+            status.reason.clear();
+        });
+        let mut local_feed = self
+            .local_feed(&entry, &lane, &Ask::default())
+            .await
+            .map_err(local)?;
+        local_feed.facts.target = lv.to_string();
+        local_feed.facts.fresh =
+            made || (recorded.is_none() && is_blank(&lane, size).await.map_err(local)?);
+        Ok(Opened {
+            entry,
+            lane,
+            exclusive,
+            local: local_feed,
+        })
+    }
+
+    /// The volume that has a record of this feed, and the peer in the record.
+    pub fn volume_of_feed(&self, feed: Uuid) -> Option<(LvName, String)> {
+        self.node.groups.views().iter().find_map(|view| {
+            view.group.volumes.iter().find_map(|volume| {
+                let record = volume.feeds.iter().find(|known| known.uuid == feed)?;
+                let name = LvName {
+                    vg: view.group.name.clone(),
+                    lv: volume.name.clone(),
+                };
+                Some((name, record.peer.clone()))
+            })
+        })
+    }
+
+    /// Puts the record of a first attempt into the metadata, without session epochs.
+    pub(super) async fn commit_provisional(&self, entry: &FeedEntry) -> Result<(), String> {
+        let Some(feed) = entry.provisional() else {
+            return Ok(());
+        };
+        let lv = entry.lv();
+        self.node
+            .commit(&lv.vg, |group| plan::add_feed(group, &lv.lv, feed))
+            .map_err(|error| error.to_string())?;
+        entry.committed();
+        self.reconfigure(entry).await
+    }
+}
+
+/// Does the volume hold nothing? Small ones are read whole; of large ones the first and last
+/// mebibytes and evenly spread samples.
+async fn is_blank(lane: &LaneHandle, size: u64) -> Result<bool, String> {
+    const STEP: u64 = 256 << 10;
+    let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let mut places: Vec<u64> = Vec::new();
+    if size <= BLANK_READ_WHOLE {
+        places.extend((0..size).step_by(STEP as usize));
+    } else {
+        let spread = (size / BLANK_PROBES).next_multiple_of(STEP);
+        places.extend((0..4 * STEP).step_by(STEP as usize));
+        places.extend((0..size).step_by(spread as usize));
+        places.push(size - STEP);
+    }
+    for start in places {
+        let len = STEP.min(size - start);
+        let bytes = lane
+            .read(ByteRange::new(start, len))
+            .await
+            .map_err(|error| error.to_string())?;
+        if !zero(&bytes) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
