@@ -120,10 +120,19 @@ pub enum Action {
     Feed(FeedIo),
     /// Bulk feed copy.
     FeedCopy(FeedCopy),
+    /// A mark in the feed's live stream, after every live operation emitted before. Completed by
+    /// `Engine::io_done` when the sink has everything up to it durable.
+    FeedMark {
+        /// Completion goes here; also what [`super::Engine::mark`] returned.
+        io: IoId,
+        /// The feed.
+        feed: FeedId,
+    },
     /// Log update.
     Log(LogIo),
     /// Commit this state of a plex to the group's metadata, durably, then answer with
-    /// `Engine::io_done(io, …)`. Requests that depend on it wait.
+    /// `Engine::io_done(io, …)`. Requests that depend on it wait. With a state other than `active`
+    /// the same commit must mark the log copies that share the plex's disks invalid.
     CommitPlexState {
         /// Completion goes here.
         io: IoId,
@@ -176,6 +185,12 @@ pub enum Note {
     FeedCaughtUp {
         /// The feed.
         feed: FeedId,
+    },
+    /// A copy of the volume's log is no longer written; the commit that takes its plex out of
+    /// service must also mark it invalid.
+    LogCopyFailed {
+        /// Where it is.
+        at: DiskRange,
     },
     /// The feed was live or catching up and now only tracks.
     FeedBehind {
