@@ -17,6 +17,8 @@ pub struct EngineConfig {
     pub bounce: Vec<PayloadId>,
     /// Bytes per bounce payload, at least one region.
     pub bounce_bytes: u64,
+    /// Smallest unit of I/O of the disks, in bytes.
+    pub block: u64,
     /// Most bulk copies in flight per feed.
     pub max_bulk_copies: usize,
     /// Most bytes per bulk copy.
@@ -36,6 +38,7 @@ impl Default for EngineConfig {
             max_in_flight: 1024,
             bounce: Vec::new(),
             bounce_bytes: 1 << 20,
+            block: 512,
             max_bulk_copies: 4,
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
@@ -210,6 +213,11 @@ impl Engine {
             let map = slot(feed.id.0);
             feeds.push(Feed::new(feed.id, feed.mode, track(map, feed.fresh)));
         }
+        let spare = (DRL_SLOT + 1..regionmap::log::SLOTS)
+            .filter(|n| !layout.plexes.iter().any(|p| p.map_slot == *n))
+            .filter(|n| !layout.feeds.iter().any(|f| f.id.0 == *n))
+            .map(|n| (n, slot(n)))
+            .collect();
         let several = plexes.iter().filter(|p| p.is_active()).count() > 1;
         let recover = if several {
             drl.clone()
@@ -234,6 +242,7 @@ impl Engine {
             recover_cursor: 0,
             recover_busy: Vec::new(),
             log,
+            spare,
             tags: Slab::default(),
             holders: Slab::default(),
             order: Order::default(),
@@ -336,20 +345,26 @@ impl Engine {
             self.recover.set_range(new);
             self.drl.set_range(new);
         }
+        for map in self.spare.values_mut() {
+            map.grow(size);
+        }
         if let Some(cycle) = &mut self.cycle {
             cycle.grow(size);
         }
     }
 
     fn reconfigure_plexes(&mut self, layout: &VolumeLayout, out: Out<'_>) {
-        self.plexes
-            .retain(|p| layout.plexes.iter().any(|l| l.id == p.id));
+        let kept = |p: &Plex| layout.plexes.iter().any(|l| l.id == p.id);
+        for gone in self.plexes.extract_if(.., |p| !kept(p)) {
+            self.spare.insert(gone.slot, gone.track.missing);
+        }
         for new in &layout.plexes {
             let Some(plex) = self.plex_mut(new.id) else {
                 let mut track = Track::new(self.size, self.region_size);
                 if new.state != PlexState::Active {
                     track.add_all();
                 }
+                self.spare.remove(&new.map_slot);
                 self.plexes.push(new_plex(new, track));
                 continue;
             };
@@ -383,7 +398,10 @@ impl Engine {
             .collect();
         for id in gone {
             self.feed_offline(id, out);
-            self.feeds.retain(|f| f.id != id);
+            if let Some(at) = self.feeds.iter().position(|f| f.id == id) {
+                let feed = self.feeds.swap_remove(at);
+                self.spare.insert(id.0, feed.track.missing);
+            }
         }
         for new in &layout.feeds {
             if let Some(feed) = self.feed_mut(new.id) {
@@ -391,16 +409,29 @@ impl Engine {
                 continue;
             }
             let mut track = Track::new(self.size, self.region_size);
+            if let Some(map) = self.spare.remove(&new.id.0) {
+                track.todo = map.clone();
+                track.missing = map;
+            }
             if new.fresh {
                 track.add_all();
-            } else {
-                // The slot may hold the map of a feed that is gone.
-                for page in 0..track.missing.page_count() {
-                    track.missing.mark_changed(page);
-                }
             }
             self.feeds.push(Feed::new(new.id, new.mode, track));
+            self.queue_maps();
         }
+    }
+
+    /// The feed misses nothing; also for a feed that is not in the layout (then its slot is
+    /// cleared). On the disks when [`Engine::maps_durable`].
+    pub fn clear_feed_map(&mut self, feed: FeedId, out: Out<'_>) {
+        if let Some(feed) = self.feed_mut(feed) {
+            feed.track.missing.clear_all();
+            feed.track.todo.clear_all();
+        } else if let Some(map) = self.spare.get_mut(&feed.0) {
+            map.clear_all();
+        }
+        self.queue_maps();
+        self.pump(out);
     }
 
     /// Adds the regions of `map` to what the feed misses, and writes that to the log.
@@ -423,21 +454,24 @@ impl Engine {
         self.pump(out);
     }
 
-    /// What the feed misses, including what is in bulk flight.
+    /// What the feed misses, including what is in bulk flight; for a feed that is not in the layout,
+    /// what its slot in the log holds. `None` for a number that is no slot of a feed.
     pub fn feed_map(&self, feed: FeedId) -> Option<&RegionMap> {
-        self.feed(feed).map(|f| &f.track.missing)
+        let here = self.feed(feed).map(|f| &f.track.missing);
+        here.or(self.spare.get(&feed.0))
     }
 
     /// Are the maps in the log as they are here? (Changes by writes come with the next cycle.)
     pub fn maps_durable(&self) -> bool {
         let feeds = self.feeds.iter().map(|f| &f.track.missing);
         let plexes = self.plexes.iter().map(|p| &p.track.missing);
-        !self.log.broken && self.log.maps_idle() && !feeds.chain(plexes).any(|m| m.has_changes())
+        let mut all = feeds.chain(plexes).chain(self.spare.values());
+        !self.log.broken && self.log.maps_idle() && !all.any(|m| m.has_changes())
     }
 
     /// Bytes that the feed misses; 0 for an unknown one.
     pub fn dirty_bytes(&self, feed: FeedId) -> u64 {
-        self.feed(feed).map_or(0, |f| f.track.missing.bytes())
+        self.feed_map(feed).map_or(0, RegionMap::bytes)
     }
 
     /// Bytes that the plex misses; 0 for an unknown one.

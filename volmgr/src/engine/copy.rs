@@ -188,15 +188,22 @@ impl Engine {
         copy.pending -= 1;
         if let Err(error) = result {
             let op = DiskOp::Read;
-            copy.source = None;
-            copy.bad.push((plex, range));
             out.push(Action::Note(Note::PlexError {
                 plex,
                 op,
                 range,
                 error,
             }));
-            self.copy_read(key, range, tried, out);
+            if let Some(halves) = self.halves(range) {
+                for half in halves {
+                    self.copy_read(key, half, tried & !bit(plex), out);
+                }
+            } else {
+                if let Some(copy) = self.copy(key) {
+                    copy.bad.push((plex, range));
+                }
+                self.copy_read(key, range, tried, out);
+            }
         }
         self.copy_progress(key, out);
     }

@@ -103,7 +103,8 @@ impl Engine {
         let plexes = plexes.map(|p| (p.slot, &mut p.track.missing));
         let feeds = self.feeds.iter_mut();
         let feeds = feeds.map(|f| (f.id.0, &mut f.track.missing));
-        for (slot, map) in plexes.chain(feeds) {
+        let spare = self.spare.iter_mut().map(|(slot, map)| (*slot, map));
+        for (slot, map) in plexes.chain(feeds).chain(spare) {
             while let Some(page) = map.take_changed_page() {
                 self.log.queue.insert((slot, page));
             }
@@ -163,6 +164,7 @@ impl Engine {
             self.log.queue.insert((DRL_SLOT, page));
         }
         let (drl, plexes, feeds) = (&self.drl, &self.plexes, &self.feeds);
+        let spare = &self.spare;
         let tags = &mut self.tags;
         self.log.pump(
             |slot| match slot {
@@ -172,6 +174,7 @@ impl Engine {
                     let feed = feeds.iter().find(|f| f.id.0 == slot);
                     plex.map(|p| &p.track.missing)
                         .or(feed.map(|f| &f.track.missing))
+                        .or(spare.get(&slot))
                 }
             },
             |page, copy| tags.insert(Tag::Log { page, copy }),

@@ -452,23 +452,32 @@ impl Engine {
 
     /// Puts a mark into the feed's live stream: every write acknowledged before is before it. It
     /// names a consistent point only where the feed has caught up ([`Engine::is_caught_up`]).
-    /// `None` where the feed is not connected.
-    pub fn mark(&mut self, id: FeedId, out: Out<'_>) -> Option<IoId> {
+    /// With `detach` the feed only tracks from there on: its map is the difference to the mark.
+    /// An error of the mark cuts the feed off. `None` where the feed takes no operations now.
+    pub fn mark(&mut self, id: FeedId, detach: bool, out: Out<'_>) -> Option<IoId> {
         self.feed(id).filter(|f| f.sends())?;
-        let io = self.tag(Tag::Mark);
-        self.feed_mut(id)?.others.push(io);
+        let io = self.tag(Tag::Mark { feed: id });
+        let feed = self.feed_mut(id)?;
+        feed.others.push(io);
+        feed.detached = detach;
+        feed.caught_up &= !detach;
         out.push(Action::FeedMark { io, feed: id });
         Some(io)
     }
 
-    /// As [`Engine::mark`], and the feed only tracks from there on: its map is the difference to
-    /// that mark.
-    pub fn mark_and_detach(&mut self, id: FeedId, out: Out<'_>) -> Option<IoId> {
-        let io = self.mark(id, out)?;
-        let feed = self.feed_mut(id)?;
-        feed.detached = true;
-        feed.caught_up = false;
-        Some(io)
+    pub(super) fn mark_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Some(feed) = self.feed_mut(id) {
+            feed.others.retain(|o| *o != io);
+        }
+        if result.is_err() {
+            self.feed_offline(id, out);
+        }
     }
 
     /// Is nothing dirty for the feed, nor in bulk flight?

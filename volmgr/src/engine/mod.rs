@@ -49,7 +49,7 @@ use plex::Plex;
 use read::Read;
 use regionmap::RegionMap;
 use slab::{Key, Slab};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use write::Write;
 
 /// What comes out of the engine.
@@ -114,7 +114,9 @@ enum Tag {
         feed: FeedId,
         range: ByteRange,
     },
-    Mark,
+    Mark {
+        feed: FeedId,
+    },
 }
 
 /// Whoever holds, or waits for, a range of the volume.
@@ -144,6 +146,8 @@ pub struct Engine {
     recover_cursor: u64,
     recover_busy: Vec<ByteRange>,
     log: LogStore,
+    /// What the log holds in slots that belong to nothing in the layout.
+    spare: BTreeMap<u32, RegionMap>,
     tags: Slab<Tag>,
     holders: Slab<Holder>,
     order: Order,
@@ -260,7 +264,7 @@ impl Engine {
                 self.inline_done(io, feed, range, bounce, result, out);
             }
             Tag::Bulk { feed, range } => self.bulk_done(io, feed, range, result, out),
-            Tag::Mark => {}
+            Tag::Mark { feed } => self.mark_done(io, feed, result, out),
         }
         self.pump(out);
     }

@@ -25,6 +25,21 @@ pub(super) fn bit(id: PlexId) -> u64 {
 }
 
 impl Engine {
+    /// Where plexes may still differ, a read that fails must not move more than the bad blocks
+    /// over to another plex: what others have seen of the first one has to stay true. So the two
+    /// halves of a part that is to be tried again where it was.
+    pub(super) fn halves(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
+        let block = self.config.block.max(1);
+        if range.len() <= block || !self.recover.any_in(range) {
+            return None;
+        }
+        let first = (range.len() / 2).next_multiple_of(block);
+        Some([
+            ByteRange::new(range.start(), first),
+            ByteRange::new(range.start() + first, range.len() - first),
+        ])
+    }
+
     /// The plex to read `range` from: the first one where plexes may differ, else the least busy.
     pub(super) fn read_plex(&self, range: ByteRange, tried: u64) -> Option<PlexId> {
         let mut usable = self
@@ -132,8 +147,16 @@ impl Engine {
                 // The payload may have been moved in part; only the issuer knows.
                 read.error = Some(error);
             } else {
-                read.bad.push((plex, range));
-                self.read_part(key, range, tried, error, out);
+                if let Some(halves) = self.halves(range) {
+                    for half in halves {
+                        self.read_part(key, half, tried & !bit(plex), error, out);
+                    }
+                } else {
+                    if let Some(read) = self.reads.get_mut(key) {
+                        read.bad.push((plex, range));
+                    }
+                    self.read_part(key, range, tried, error, out);
+                }
             }
         }
         self.read_progress(key, out);
