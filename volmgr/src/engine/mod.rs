@@ -278,7 +278,7 @@ impl Engine {
             feed.backoff = false;
         }
         for (plex, state, gates) in std::mem::take(&mut self.retry_commits) {
-            self.commit(plex, state, gates, "the commit before failed", out);
+            self.emit_commit(plex, state, gates, "the commit before failed", out);
         }
         if self.now_ms - self.last_cycle_ms >= self.config.clear_interval_ms {
             self.start_cycle(out);

@@ -125,6 +125,18 @@ impl Engine {
         out: Out<'_>,
     ) {
         self.gates += u32::from(gates);
+        self.emit_commit(plex, state, gates, reason, out);
+    }
+
+    /// As [`Engine::commit`], where the gate is shut already.
+    pub(super) fn emit_commit(
+        &mut self,
+        plex: PlexId,
+        state: PlexState,
+        gates: bool,
+        reason: &'static str,
+        out: Out<'_>,
+    ) {
         let io = self.tag(Tag::Commit { plex, state, gates });
         out.push(Action::CommitPlexState {
             io,
