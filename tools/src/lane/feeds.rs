@@ -95,11 +95,7 @@ impl Lane {
     }
 
     pub(super) fn mark(&mut self, feed: FeedId, point: Uuid, detach: bool, reply: Reply<()>) {
-        let io = if detach {
-            self.engine.mark_and_detach(feed, &mut self.out)
-        } else {
-            self.engine.mark(feed, &mut self.out)
-        };
+        let io = self.engine.mark(feed, detach, &mut self.out);
         match io {
             None => self.answer(reply, Err(LaneError::NoFeed)),
             Some(io) => {
