@@ -37,6 +37,9 @@ bitflags! {
         const NO_UNMAP = 1 << 1;
         /// Write-zeroes must fail with `Unsupported` where it would have to write the zeroes out.
         const FAST_ZERO = 1 << 2;
+        /// The payload can be moved only once (bytes in a socket or pipe): a read that fails is
+        /// not retried elsewhere.
+        const DELEGATED = 1 << 3;
     }
 }
 

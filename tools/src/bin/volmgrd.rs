@@ -4,8 +4,19 @@ use clap::Parser;
 use std::process::ExitCode;
 use tools::daemon::{Options, run};
 
+/// The command line is wrong.
+const WRONG_USE: u8 = 3;
+
 fn main() -> ExitCode {
-    match run(Options::parse()) {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _closed = error.print();
+            return ExitCode::from(if error.use_stderr() { WRONG_USE } else { 0 });
+        }
+    };
+    match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever went wrong: the admin reads it in the journal.

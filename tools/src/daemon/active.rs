@@ -271,17 +271,31 @@ fn layout(
     })
 }
 
-/// Tells a served volume's lane what the metadata says now.
-pub async fn reconfigure(node: &Node, name: &LvName) -> Result<(), Failure> {
+/// Tells a served volume's lane what the metadata says now. The feeds in `fresh` (by map slot)
+/// start all dirty, whatever their slot holds.
+pub async fn reconfigure(node: &Node, name: &LvName, fresh: &[u32]) -> Result<(), Failure> {
+    let (view, volume) = find_volume(node, name, "cannot reconfigure")?;
+    tell_lane(node, name, &view, &volume, fresh).await
+}
+
+async fn tell_lane(
+    node: &Node,
+    name: &LvName,
+    view: &GroupView,
+    volume: &Volume,
+    fresh: &[u32],
+) -> Result<(), Failure> {
     let what = "cannot reconfigure";
-    let (view, volume) = find_volume(node, name, what)?;
     let prepared = {
         let mut table = node.active.lock();
         let Some(active) = table.get_mut(&volume.uuid) else {
             return Ok(());
         };
-        let layout = layout(&view, &volume, &mut active.disks)
-            .map_err(|error| fail(name, what, error, ""))?;
+        let mut layout =
+            layout(view, volume, &mut active.disks).map_err(|error| fail(name, what, error, ""))?;
+        for feed in &mut layout.feeds {
+            feed.fresh |= fresh.contains(&feed.id.0);
+        }
         let disks = active
             .disks
             .iter()
@@ -295,6 +309,43 @@ pub async fn reconfigure(node: &Node, name: &LvName) -> Result<(), Failure> {
         .map_err(|error| fail(name, what, chain(&error), ""))
 }
 
+/// Lets the engine of a served volume fill log copies that missed updates or are new: it writes
+/// them anew; only then the metadata calls them valid. An inactive volume's are seen to when it is
+/// activated.
+pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
+    let what = "cannot renew the log";
+    let (view, volume) = find_volume(node, name, what)?;
+    let Some(lane) = node.active.lane(volume.uuid) else {
+        return Ok(());
+    };
+    let disks = node.groups.disks(&name.vg);
+    let formatted = tokio::task::block_in_place(|| logs::format_invalid(&view, &volume, &disks))
+        .map_err(|error| fail(name, what, error, ""))?;
+    if formatted.is_empty() {
+        return Ok(());
+    }
+    let valid = |group: &volmgr::model::Group| {
+        formatted.iter().try_fold(group.clone(), |group, plex| {
+            plan::set_log_valid(&group, &name.lv, *plex, true)
+        })
+    };
+    let group = valid(&view.group).map_err(|error| fail(name, what, error, ""))?;
+    let adopted = GroupView {
+        group,
+        ..(*view).clone()
+    };
+    let Some(volume) = adopted.volume(&name.lv) else {
+        return Ok(());
+    };
+    tell_lane(node, name, &adopted, volume, &[]).await?;
+    lane.quiesce()
+        .await
+        .map_err(|error| fail(name, what, chain(&error), ""))?;
+    node.commit(&name.vg, valid)
+        .map(drop)
+        .map_err(|error| commit_failed(name, what, error))
+}
+
 /// Disks of a group have come or gone: its served volumes want to know.
 pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
     let Some(view) = node.groups.view(vg) else {
@@ -305,7 +356,11 @@ pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
             vg: vg.to_owned(),
             lv: volume.name.clone(),
         };
-        if let Err(failure) = reconfigure(node, &name).await {
+        let told = match reconfigure(node, &name, &[]).await {
+            Ok(()) => adopt_logs(node, &name).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = told {
             node.event(
                 "reconfigure-failed",
                 &name.to_string(),

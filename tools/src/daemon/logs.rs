@@ -223,6 +223,29 @@ pub fn heal(
     Ok(healed)
 }
 
+/// Formats the copies that are not valid and whose disk is here, for an engine that then writes
+/// them in full. Returns the numbers of their plexes.
+pub fn format_invalid(
+    view: &GroupView,
+    volume: &Volume,
+    disks: &BTreeMap<Uuid, FilePv>,
+) -> Result<Vec<u32>, LogError> {
+    let geometry = geometry(&view.group, volume);
+    let mut formatted = Vec::new();
+    for log in volume.log.iter().filter(|log| !log.valid) {
+        let plex = volume.plexes.iter().find(|plex| plex.uuid == log.plex);
+        let here = view
+            .group
+            .pv(log.pv)
+            .is_some_and(|pv| pv.missing_since.is_none());
+        if let (Some(plex), true, Some(copy)) = (plex, here, Copy::of(&view.group, disks, log)) {
+            copy.write_all(geometry.format(&[]))?;
+            formatted.push(plex.number);
+        }
+    }
+    Ok(formatted)
+}
+
 /// Marks everything dirty in one map, in all valid copies: for a plex that has nothing yet and
 /// gets a slot that another one had.
 pub fn set_all_dirty(

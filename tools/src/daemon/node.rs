@@ -196,9 +196,10 @@ impl Node {
     }
 
     /// Tells an active volume's lane about its new layout after a commit; does nothing for an
-    /// inactive one.
-    pub async fn reconfigure(&self, name: &LvName) -> Result<(), Failure> {
-        super::active::reconfigure(self, name).await
+    /// inactive one. The maps of the feeds in `fresh` (by map slot), if they are new to the lane,
+    /// start all dirty instead of with what the log's slot holds.
+    pub async fn reconfigure(&self, name: &LvName, fresh: &[u32]) -> Result<(), Failure> {
+        super::active::reconfigure(self, name, fresh).await
     }
 
     async fn activate_wanted(self: &Arc<Self>) {

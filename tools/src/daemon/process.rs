@@ -38,7 +38,12 @@ pub fn prepare() -> Vec<String> {
 fn raise_open_files() -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < OPEN_FILES_WANTED
-        && setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_WANTED, OPEN_FILES_WANTED).is_ok()
+        && setrlimit(
+            Resource::RLIMIT_NOFILE,
+            OPEN_FILES_WANTED,
+            OPEN_FILES_WANTED,
+        )
+        .is_ok()
     {
         return Ok(());
     }

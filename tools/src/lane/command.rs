@@ -13,7 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use uuid::Uuid;
-use volmgr::engine::{FeedId, IoId, Note, PlexId, VolumeLayout};
+use volmgr::engine::{EngineError, FeedId, IoId, Note, PlexId, VolumeLayout};
 use volmgr::model::PlexState;
 
 /// What a lane is started with.
@@ -27,10 +27,12 @@ pub struct LaneSpec {
     pub disks: Vec<DiskSpec>,
     /// Memory for requests under way, in bytes.
     pub pool_bytes: usize,
-    /// Memory for one copy of a resync, in bytes (4 KiB to 256 KiB, a power of two).
+    /// Memory for one copy of a resync, in bytes; at least a region is taken.
     pub bounce_bytes: usize,
     /// Copies of a resync at a time.
     pub bounces: usize,
+    /// The volume has just been made: its plexes are equal whatever the log says.
+    pub clean: bool,
 }
 
 impl LaneSpec {
@@ -41,8 +43,9 @@ impl LaneSpec {
             layout,
             disks,
             pool_bytes: 8 << 20,
-            bounce_bytes: 64 << 10,
+            bounce_bytes: 256 << 10,
             bounces: 4,
+            clean: false,
         }
     }
 }
@@ -78,12 +81,12 @@ pub enum LaneError {
     /// A new table of disks must begin with the old one.
     #[error("the new list of disks does not begin with the disks in use")]
     DiskTable,
-    /// The layout names a disk that is not in the table.
-    #[error("the layout names a disk that is not in the list")]
+    /// The layout names a disk that is not in the table, or a place behind a disk's end.
+    #[error("the layout names a place that is on no disk of the list")]
     UnknownDisk,
     /// The engine refuses its volume.
-    #[error("the volume cannot be run: {0}")]
-    Engine(String),
+    #[error("the volume cannot be run like this")]
+    Engine(#[from] EngineError),
     /// The thread or its eventfd could not be made.
     #[error("cannot start the lane's thread")]
     Thread(#[source] io::Error),
@@ -93,6 +96,9 @@ pub enum LaneError {
     /// The volume's I/O failed.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// The volume's log cannot be written (in time).
+    #[error("the volume's log cannot be written")]
+    LogStuck,
     /// There is no such feed attached.
     #[error("no such feed is attached")]
     NoFeed,

@@ -64,13 +64,11 @@ impl Lane {
             } => self.mark(feed, point, detach, reply),
             LaneCommand::SetAllDirty { feed, reply } => {
                 self.engine.set_all_dirty(feed, &mut self.out);
-                self.take_out();
-                self.answer(reply, Ok(()));
+                self.when_durable(reply);
             }
             LaneCommand::ClearFeedMap { feed, reply } => {
                 self.engine.clear_feed_map(feed, &mut self.out);
-                self.take_out();
-                self.answer(reply, Ok(()));
+                self.when_durable(reply);
             }
             LaneCommand::FeedMap { feed, reply } => {
                 let map = self.engine.feed_map(feed).cloned();
@@ -78,8 +76,7 @@ impl Lane {
             }
             LaneCommand::MergeFeedMap { feed, map, reply } => {
                 self.engine.merge_feed_map(feed, &map, &mut self.out);
-                self.take_out();
-                self.answer(reply, Ok(()));
+                self.when_durable(reply);
             }
             LaneCommand::Dirty {
                 feeds,
@@ -106,7 +103,10 @@ impl Lane {
                 self.stop_replies.push(reply);
                 if matches!(self.phase, Phase::Running) {
                     let since = Instant::now();
-                    self.phase = Phase::Draining { since };
+                    self.phase = Phase::Draining {
+                        since,
+                        forced: false,
+                    };
                     self.shut_down_clients(false);
                 }
             }
@@ -125,9 +125,10 @@ impl Lane {
         for disk in self.disks.iter() {
             self.ring.fix_file(&disk.io);
         }
-        self.layout = layout.clone();
-        self.engine.reconfigure(layout, &mut self.out);
+        let taken = self.engine.reconfigure(layout.clone(), &mut self.out);
         self.take_out();
+        taken?;
+        self.layout = layout;
         let limits = self.limits();
         *self
             .shared

@@ -1,7 +1,7 @@
 //! The disks of a lane: how they were opened and what they can do.
 
 use super::LaneError;
-use blockio::{ByteRange, IoError};
+use blockio::{ByteRange, IoError, IoErrorKind};
 use ringio::Handle;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -56,6 +56,11 @@ pub(super) struct Disk {
     pub logical_block: u32,
     pub physical_block: u32,
     pub rotational: bool,
+    /// Size in bytes when it was opened.
+    pub size: u64,
+    /// It has lost its end: nothing is done on it any more. A write behind the new end would make
+    /// it long again, and what was lost would read as zeroes instead of failing.
+    pub broken: bool,
     /// Operations that failed.
     pub errors: u64,
 }
@@ -101,6 +106,10 @@ impl Disk {
             direct = false;
             logical_block = 4096;
         }
+        let size = match &block {
+            Some(block) => block.size,
+            None => buffered.metadata().map_err(failed)?.len(),
+        };
         let buffered = Arc::new(buffered);
         let io = if direct {
             Arc::new(file)
@@ -119,6 +128,8 @@ impl Disk {
             physical_block: block.map_or(4096, |block| block.physical_block.max(512)),
             rotational: block.is_some_and(|block| block.rotational),
             spec,
+            size,
+            broken: false,
             errors: 0,
         })
     }
@@ -136,8 +147,11 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// The fault that a test wants here.
+    /// Why this operation is not even tried: the disk is broken, or a test wants a fault.
     pub fn fault(&self, op: DiskOp, range: ByteRange) -> Option<IoError> {
+        if self.broken {
+            return Some(IoError::new(IoErrorKind::Medium));
+        }
         #[cfg(test)]
         return self.spec.fault.as_ref().and_then(|fault| fault(op, range));
         #[cfg(not(test))]
@@ -188,6 +202,20 @@ impl Disks {
 
     pub fn get_mut(&mut self, id: DiskId) -> Option<&mut Disk> {
         self.all.get_mut(id.0 as usize)
+    }
+
+    /// Finds files that someone has truncated.
+    pub fn check_sizes(&mut self, volume: &str) {
+        for disk in self.all.iter_mut().filter(|disk| !disk.is_block) {
+            let short = disk
+                .buffered
+                .metadata()
+                .is_ok_and(|now| now.len() < disk.size);
+            if short && !disk.broken {
+                disk.broken = true;
+                tracing::error!(volume, disk = %disk.spec.path.display(), "disk has been truncated");
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Disk> {

@@ -191,6 +191,9 @@ impl Lane {
                     Step::Plain,
                 ),
                 ended => {
+                    if matches!(result, Ok(0)) {
+                        self.disks.check_sizes(&self.name);
+                    }
                     if let Some(payload) = job.payload {
                         self.payloads.put(payload.id, payload.skip, buf);
                     }

@@ -1,12 +1,17 @@
 //! Feed actions into outlets, and the commands about feeds.
 
+use super::LaneError;
 use super::command::Reply;
 use super::outlet::{BulkOp, FeedOutlet, LiveOp};
 use super::thread::Lane;
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use volmgr::engine::{FeedCopy, FeedId, FeedIo, IoId};
+
+/// How long an update of the log may take before the one who asked for it is told.
+const DURABLE_MAX: Duration = Duration::from_secs(30);
 
 /// A mark on its way.
 pub(super) struct Mark {
@@ -90,14 +95,19 @@ impl Lane {
     }
 
     pub(super) fn mark(&mut self, feed: FeedId, point: Uuid, detach: bool, reply: Reply<()>) {
-        let io = self.engine.mark(feed, &mut self.out);
-        let mark = Mark {
-            feed,
-            point,
-            detach,
-            reply,
-        };
-        self.marks.insert(io, mark);
+        let io = self.engine.mark(feed, detach, &mut self.out);
+        match io {
+            None => self.answer(reply, Err(LaneError::NoFeed)),
+            Some(io) => {
+                let mark = Mark {
+                    feed,
+                    point,
+                    detach,
+                    reply,
+                };
+                self.marks.insert(io, mark);
+            }
+        }
         self.take_out();
     }
 
@@ -133,6 +143,28 @@ impl Lane {
             .collect();
         for io in lost {
             self.mark_done(io, Err(IoError::new(IoErrorKind::Gone)));
+        }
+    }
+
+    /// Answers once what the maps say now is in the log.
+    pub(super) fn when_durable(&mut self, reply: Reply<()>) {
+        self.take_out();
+        self.durables.push((Instant::now(), reply));
+    }
+
+    pub(super) fn check_durables(&mut self) {
+        if self.durables.is_empty() {
+            return;
+        }
+        let durable = self.engine.maps_durable();
+        for (since, reply) in std::mem::take(&mut self.durables) {
+            if durable {
+                self.answer(reply, Ok(()));
+            } else if since.elapsed() > DURABLE_MAX {
+                self.answer(reply, Err(LaneError::LogStuck));
+            } else {
+                self.durables.push((since, reply));
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ mod external;
 mod feeds;
 mod handle;
 mod nbd;
+mod outlet;
 mod payload;
 mod requests;
 mod start;
@@ -36,15 +37,5 @@ pub use disk::DiskSpec;
 pub use handle::LaneHandle;
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
 
-mod interim;
-mod outlet;
-use interim::Engine;
-fn make_engine(
-    spec: &LaneSpec,
-    _bounces: Vec<blockio::PayloadId>,
-    _logs: Vec<Vec<u8>>,
-) -> Result<Engine, LaneError> {
-    Ok(Engine::new(spec.layout.clone()))
-}
 #[cfg(test)]
 mod tests;

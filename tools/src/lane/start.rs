@@ -7,7 +7,7 @@ use super::{LaneError, LaneSpec};
 use blockio::Limits;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, RwLock};
-use volmgr::engine::{DiskId, Piece, PlexLayout, VolumeLayout};
+use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
 
 /// Opens everything and starts the thread; returns when the lane runs.
 pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneError> {
@@ -68,15 +68,19 @@ pub(super) fn limits(layout: &VolumeLayout, disks: &Disks) -> Limits {
     }
 }
 
-/// Does the layout name open disks only?
+/// Does the layout name open disks only, and places that they have?
 pub(super) fn check_disks(layout: &VolumeLayout, disks: &Disks) -> Result<(), LaneError> {
-    let known = |disk: DiskId| disks.get(disk).is_some();
+    let known = |place: &DiskRange| {
+        disks
+            .get(place.disk)
+            .is_some_and(|disk| place.range.end() <= disk.size)
+    };
     let pieces = layout.plexes.iter().flat_map(|plex| &plex.map);
     let all_known = pieces.into_iter().all(|piece| match piece {
-        Piece::Concat(place) => known(place.disk),
-        Piece::Striped { columns, .. } => columns.iter().all(|column| known(column.disk)),
+        Piece::Concat(place) => known(place),
+        Piece::Striped { columns, .. } => columns.iter().all(known),
     });
-    let logs_known = layout.log.iter().all(|copy| known(copy.disk));
+    let logs_known = layout.log.iter().all(known);
     (all_known && logs_known)
         .then_some(())
         .ok_or(LaneError::UnknownDisk)

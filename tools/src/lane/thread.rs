@@ -32,7 +32,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use volmgr::engine::{Action, FeedId, IoId, Note, VolumeLayout};
+use volmgr::engine::{Action, Engine, EngineConfig, FeedId, IoId, Note, VolumeLayout};
 
 /// Between two ticks of the engine's clock, while something is going on.
 const TICK: Duration = Duration::from_millis(100);
@@ -99,6 +99,8 @@ pub(super) enum Phase {
     /// Clients are going, requests are being completed.
     Draining {
         since: Instant,
+        /// They have been cut off.
+        forced: bool,
     },
     /// The engine writes its last words.
     Closing,
@@ -109,7 +111,7 @@ pub(super) enum Phase {
 pub(super) struct Lane {
     pub ring: Ring<Tag>,
     pub name: String,
-    pub engine: super::Engine,
+    pub engine: Engine,
     pub layout: VolumeLayout,
     pub pool: BufPool,
     pub zeroes: BufSlice,
@@ -136,6 +138,8 @@ pub(super) struct Lane {
     pub marks: HashMap<IoId, Mark>,
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
+    /// Waiting until the engine's maps are in the log as they are in memory.
+    pub durables: Vec<(Instant, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,
@@ -161,11 +165,20 @@ impl Lane {
             ring.fix_file(&disk.io);
         }
         let mut payloads = Payloads::default();
+        // A copy is of whole regions.
+        let region = usize::try_from(spec.layout.region_size).unwrap_or(usize::MAX);
+        let bounce_bytes = spec.bounce_bytes.max(region);
         let bounces = (0..spec.bounces)
-            .map(|_| BufMut::standalone(spec.bounce_bytes).map(|buf| payloads.add_empty(buf)))
+            .map(|_| BufMut::standalone(bounce_bytes).map(|buf| payloads.add_empty(buf)))
             .collect::<Result<Vec<_>, _>>()?;
         let logs = read_logs(&spec.layout, &disks)?;
-        let engine = super::make_engine(&spec, bounces, logs)?;
+        let config = EngineConfig {
+            bounce: bounces,
+            bounce_bytes: bounce_bytes as u64,
+            clean: spec.clean,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::new(spec.layout.clone(), config, logs)?;
         let now = Instant::now();
         Ok(Self {
             ring,
@@ -194,6 +207,7 @@ impl Lane {
             outlets: HashMap::new(),
             marks: HashMap::new(),
             quiesces: Vec::new(),
+            durables: Vec::new(),
             backlog: VecDeque::new(),
             stop_replies: Vec::new(),
             phase: Phase::Running,
@@ -233,6 +247,7 @@ impl Lane {
         loop {
             self.take_commands();
             self.settle();
+            self.check_durables();
             self.send_events();
             self.advance_phase();
             if matches!(self.phase, Phase::Ended) {
@@ -274,6 +289,7 @@ impl Lane {
         self.engine.tick(now_ms, &mut self.out);
         self.take_out();
         self.cut_off_stalled();
+        self.disks.check_sizes(&self.name);
     }
 
     /// Moves what the engine has put out to where it is performed.
@@ -389,11 +405,12 @@ impl Lane {
     fn advance_phase(&mut self) {
         match self.phase {
             Phase::Running | Phase::Ended => {}
-            Phase::Draining { since } => {
+            Phase::Draining { since, forced } => {
                 if !self.conns.is_empty() {
-                    if since.elapsed() > STOP_CLIENTS {
+                    if !forced && since.elapsed() > STOP_CLIENTS {
+                        let forced = true;
+                        self.phase = Phase::Draining { since, forced };
                         self.shut_down_clients(true);
-                        self.settle();
                     }
                     return;
                 }
@@ -405,7 +422,6 @@ impl Lane {
                     self.phase = Phase::Closing;
                     self.engine.close(&mut self.out);
                     self.take_out();
-                    self.settle();
                 }
             }
             Phase::Closing => {

@@ -1,4 +1,5 @@
 //! A lab folder with disks (sparse files) and daemons, driven over their sockets.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -201,6 +202,27 @@ impl Daemon {
                 _ => None,
             })
             .expect("a report")
+    }
+
+    /// Waits until the volume is served.
+    pub fn wait_active(&self, name: &str) {
+        self.wait_for("the volume to be active", || {
+            self.rows(ReportKind::Lv)
+                .iter()
+                .any(|row| text(row, "lv_name") == name && text(row, "lv_active") == "active")
+        });
+    }
+
+    pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !done() {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited for {what}: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sends bytes, half-closes, reads what comes.

@@ -16,7 +16,6 @@ pub struct VolumeLayout {
     pub feeds: Vec<FeedLayout>,
     /// The valid copies of the log; all have the same length.
     pub log: Vec<DiskRange>,
-    /// Every disk that flushes go to, by plex, is in the plex's `map`.
     /// Refuse writes that do not come from the feed.
     pub fed: bool,
 }

@@ -185,3 +185,38 @@ fn a_structured_read_names_the_piece_that_failed() {
     // The good piece had been sent before.
     assert_eq!(sim.output.len(), 28 + 64 * 1024 + 34);
 }
+
+#[test]
+fn a_streamed_read_that_fails_before_its_first_byte_is_sent_is_a_plain_error() {
+    let mut sim = Sim::new(false, small());
+    let at = (BAD - 64 * 1024, 256 * KIB);
+    sim.input = request(cmd::READ, 1, at.0, at.1);
+    sim.feed(usize::MAX);
+    assert_eq!(sim.at_device.len(), 3);
+    // The first piece puts the reply into the queue, the second fails, the third comes late.
+    sim.complete(0);
+    sim.complete(0);
+    assert!(sim.send());
+    assert_eq!((sim.buffers.len(), sim.connection.is_idle()), (1, false));
+    sim.complete(0);
+    assert!(sim.buffers.is_empty() && sim.connection.is_idle());
+    sim.settle();
+    let answers = answers(&sim.output, &HashMap::from([(1, at)]));
+    assert_eq!(answers[&1], Err(WireError::Io as u32));
+    assert_eq!((sim.output.len(), sim.closed), (16, None));
+}
+
+#[test]
+fn the_rest_of_a_write_that_fails_is_drained() {
+    let mut sim = Sim::new(false, small());
+    sim.input = request(cmd::WRITE, 1, BAD - 64 * 1024, 512 * KIB);
+    sim.input.extend(vec![1; 512 << 10]);
+    sim.input.extend(request(cmd::FLUSH, 2, 0, 0));
+    sim.settle();
+    let answers = answers(&sim.output, &HashMap::new());
+    assert_eq!(answers[&1], Err(WireError::Io as u32));
+    assert_eq!(answers[&2], Ok(Vec::new()));
+    // A good piece, the bad one, one that was being received by then; and the flush.
+    assert_eq!(sim.submitted.len(), 4);
+    assert!(sim.buffers.is_empty() && sim.connection.is_idle());
+}

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 pub(super) const KIB: u32 = 1 << 10;
 pub(super) const SIZE: usize = 4 << 20;
-/// Reads that touch this byte fail.
+/// Reads and writes that touch this byte fail.
 pub(super) const BAD: u64 = 1 << 20;
 
 pub(super) fn negotiated(structured: bool) -> Negotiated {
@@ -166,7 +166,10 @@ impl Sim {
                 let at = range.start() as usize..range.end() as usize;
                 let mut result = Ok(());
                 match op {
-                    Op::Read if range.contains(ByteRange::new(BAD, 1)) => {
+                    Op::Read | Op::Write if range.contains(ByteRange::new(BAD, 1)) => {
+                        if op == Op::Write {
+                            assert!(self.buffers.remove(&token).is_some());
+                        }
                         result = Err(IoError::new(IoErrorKind::Medium));
                     }
                     Op::Read => {

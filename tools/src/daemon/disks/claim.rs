@@ -199,7 +199,7 @@ impl FilePv {
 
     /// Makes a range read as zeroes by writing them.
     pub fn write_zeroes(&self, mut at: u64, mut len: u64) -> io::Result<()> {
-        const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         while len > 0 {
             let step = len.min(ZEROES.len() as u64);
             self.write_at(at, &ZEROES[..step as usize])?;

@@ -302,7 +302,7 @@ pub async fn lvextend(
         })
         .map_err(|error| commit_failed(lv, what, error))?;
     fit_log(&view, lv, &disks, what)?;
-    active::reconfigure(&ctx.node, lv).await?;
+    active::reconfigure(&ctx.node, lv, &[]).await?;
     ctx.node.event(
         "lv-extended",
         &lv.to_string(),

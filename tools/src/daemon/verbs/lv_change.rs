@@ -65,7 +65,7 @@ async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Resu
             plan::set_plex_state(group, &lv.lv, number, state)
         })
         .map_err(|error| commit_failed(lv, what, error))?;
-    active::reconfigure(&ctx.node, lv).await?;
+    active::reconfigure(&ctx.node, lv, &[]).await?;
     ctx.node.event(
         "plex-state",
         &lv.to_string(),

@@ -60,7 +60,8 @@ pub async fn plexattach(ctx: &Ctx, lv: &LvName, pvs: &[String]) -> Result<(), Fa
             Ok::<_, plan::PlanError>(next)
         })
         .map_err(|error| commit_failed(lv, what, error))?;
-    active::reconfigure(&ctx.node, lv).await?;
+    active::reconfigure(&ctx.node, lv, &[]).await?;
+    active::adopt_logs(&ctx.node, lv).await?;
     ctx.node.event(
         "plex-attached",
         &lv.to_string(),
@@ -102,7 +103,7 @@ pub async fn plexdetach(ctx: &Ctx, lv: &LvName, plex: &str, force: bool) -> Resu
     ctx.node
         .commit(&lv.vg, |group| plan::detach_plex(group, &lv.lv, number))
         .map_err(|error| commit_failed(lv, what, error))?;
-    active::reconfigure(&ctx.node, lv).await?;
+    active::reconfigure(&ctx.node, lv, &[]).await?;
     ctx.node
         .event("plex-detached", &lv.to_string(), &format!("{plex} is off"));
     ctx.out.message(format!("{plex} detached from {lv}."));

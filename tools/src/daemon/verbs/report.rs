@@ -291,6 +291,8 @@ fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32
         ),
         ("devices", text(devices(view, plex).join(","))),
         ("plex_uuid", text(plex.uuid.to_string())),
+        ("plex_segments", text(segments(view, plex).join(","))),
+        ("lv_size", Value::Size(group.bytes_of(volume))),
     ])
 }
 
@@ -330,6 +332,23 @@ fn devices(view: &GroupView, plex: &Plex) -> Vec<String> {
     plex.subdisks
         .iter()
         .map(|subdisk| format!("{}({})", view.disk_name(subdisk.pv), subdisk.pv_extent))
+        .collect()
+}
+
+/// `PATH:OFFSET+LENGTH` of each subdisk in bytes, in plex order: where the plex's content lies.
+fn segments(view: &GroupView, plex: &Plex) -> Vec<String> {
+    let extent = view.group.extent_size;
+    plex.subdisks
+        .iter()
+        .map(|subdisk| {
+            let start = view.group.pv(subdisk.pv).map_or(0, |pv| pv.data_start);
+            format!(
+                "{}:{}+{}",
+                view.disk_name(subdisk.pv),
+                start + subdisk.pv_extent * extent,
+                subdisk.extents * extent
+            )
+        })
         .collect()
 }
 

@@ -1,0 +1,495 @@
+//! Feeds: live operations in order, bulk copies of what is dirty, marks.
+
+use super::mapping::segments;
+use super::order::Bag;
+use super::track::{Track, next_free_run};
+use super::*;
+use crate::model::FeedMode;
+use blockio::{Flags, Payload};
+use std::collections::HashMap;
+
+/// Regions looked at in search of the next bulk copy.
+const ATTEMPTS: u32 = 64;
+/// A region this hot goes through the live stream.
+const HOT: u8 = 8;
+/// Heat of a write that spoils a bulk copy: two of them make a region hot.
+const SPOILT: u8 = 4;
+/// Most regions whose heat is known.
+const MAX_HEAT: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub id: FeedId,
+    pub mode: FeedMode,
+    pub track: Track,
+    pub online: bool,
+    /// Over its bound: only tracks until it is told to resume.
+    pub behind: bool,
+    /// Ended at a mark: only tracks.
+    pub detached: bool,
+    /// Caught up, and said so.
+    pub caught_up: bool,
+    /// A bulk copy failed: no new ones until the next tick.
+    pub backoff: bool,
+    /// Live operations (and hot regions in the live stream) that are not durable there.
+    pub live: Bag,
+    /// Bytes of them.
+    pub live_bytes: u64,
+    /// Bulk copies in flight.
+    pub bulk: Bag,
+    /// Regions on their way into the live stream.
+    pub inlining: Vec<ByteRange>,
+    /// Flushes and marks in flight.
+    others: Vec<IoId>,
+    heat: HashMap<u64, u8>,
+    cursor: u64,
+}
+
+impl Feed {
+    pub fn new(id: FeedId, mode: FeedMode, track: Track) -> Self {
+        Self {
+            id,
+            mode,
+            track,
+            online: false,
+            behind: false,
+            detached: false,
+            caught_up: false,
+            backoff: false,
+            live: Bag::default(),
+            live_bytes: 0,
+            bulk: Bag::default(),
+            inlining: Vec::new(),
+            others: Vec::new(),
+            heat: HashMap::new(),
+            cursor: 0,
+        }
+    }
+
+    /// Does it take operations, or only track?
+    pub fn sends(&self) -> bool {
+        self.online && !self.behind && !self.detached
+    }
+
+    /// The other side misses the range.
+    pub fn dirty(&mut self, range: ByteRange) {
+        self.track.add(range);
+        self.caught_up = false;
+    }
+
+    fn warm(&mut self, range: ByteRange, by: u8) {
+        let unit = self.track.todo.region_size();
+        for region in range.start() / unit..range.end().div_ceil(unit) {
+            if self.heat.len() < MAX_HEAT || self.heat.contains_key(&region) {
+                let heat = self.heat.entry(region).or_insert(0);
+                *heat = heat.saturating_add(by);
+            }
+        }
+    }
+
+    /// The next hot region that may enter the live stream: nothing of it is in bulk flight.
+    pub fn next_inline(&mut self) -> Option<ByteRange> {
+        if !self.sends() || self.heat.is_empty() {
+            return None;
+        }
+        let unit = self.track.todo.region_size();
+        let size = self.track.todo.size();
+        self.heat
+            .retain(|region, _| self.track.missing.is_set(*region));
+        let range = |region: u64| {
+            let start = region * unit;
+            ByteRange::new(start, unit.min(size - start))
+        };
+        let found = self
+            .heat
+            .iter()
+            .filter(|(region, heat)| **heat >= HOT && self.track.todo.is_set(**region))
+            .map(|(region, _)| range(*region))
+            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r))
+            .min()?;
+        self.inlining.push(found);
+        Some(found)
+    }
+}
+
+impl Engine {
+    pub(super) fn feed(&self, id: FeedId) -> Option<&Feed> {
+        self.feeds.iter().find(|f| f.id == id)
+    }
+
+    pub(super) fn feed_mut(&mut self, id: FeedId) -> Option<&mut Feed> {
+        self.feeds.iter_mut().find(|f| f.id == id)
+    }
+
+    /// A write goes out to the plexes: and to each feed, or into its map. Returns how many feeds
+    /// its completion waits for.
+    pub(super) fn dispatch_feeds(
+        &mut self,
+        key: Key,
+        op: Op,
+        range: ByteRange,
+        flags: Flags,
+        payload: Option<PayloadId>,
+        out: Out<'_>,
+    ) -> u32 {
+        let mut waits = 0;
+        for feed in &mut self.feeds {
+            if feed.mode == FeedMode::Async
+                && feed.sends()
+                && feed.live_bytes > self.config.max_live_bytes
+            {
+                go_behind(feed, out);
+            }
+            if feed.bulk.overlaps(range) {
+                feed.warm(range, SPOILT);
+            }
+            if !feed.sends() || feed.track.todo.any_in(range) || feed.bulk.overlaps(range) {
+                feed.dirty(range);
+                continue;
+            }
+            let sync = feed.mode == FeedMode::Sync && feed.caught_up;
+            waits += u32::from(sync);
+            let io = IoId(self.tags.insert(Tag::Live {
+                feed: feed.id,
+                range,
+                write: sync.then_some(key),
+            }));
+            feed.live.insert(range, io.0);
+            feed.live_bytes += range.len();
+            let keep = Flags::FUA | Flags::NO_UNMAP;
+            out.push(Action::Feed(FeedIo {
+                io,
+                feed: feed.id,
+                op,
+                range,
+                payload: payload.map(|id| Payload { id, skip: 0 }),
+                flags: flags & keep | if sync { Flags::FUA } else { Flags::empty() },
+            }));
+        }
+        waits
+    }
+
+    /// Sends a flush after the live operations; returns how many feeds its completion waits for.
+    pub(super) fn flush_feeds(&mut self, key: Key, out: Out<'_>) -> u32 {
+        let mut waits = 0;
+        for feed in self.feeds.iter_mut().filter(|f| f.sends()) {
+            let sync = feed.mode == FeedMode::Sync && feed.caught_up;
+            waits += u32::from(sync);
+            let io = IoId(self.tags.insert(Tag::LiveFlush {
+                feed: feed.id,
+                flush: sync.then_some(key),
+            }));
+            feed.others.push(io);
+            out.push(Action::Feed(FeedIo {
+                io,
+                feed: feed.id,
+                op: Op::Flush,
+                range: ByteRange::default(),
+                payload: None,
+                flags: Flags::empty(),
+            }));
+        }
+        waits
+    }
+
+    pub(super) fn emit_inline(
+        &mut self,
+        id: FeedId,
+        range: ByteRange,
+        bounce: PayloadId,
+        out: Out<'_>,
+    ) {
+        let Some(feed) = self.feeds.iter_mut().find(|f| f.id == id) else {
+            return self.bounce_free.push(bounce);
+        };
+        let io = IoId(self.tags.insert(Tag::Inline {
+            feed: id,
+            range,
+            bounce,
+        }));
+        feed.inlining.retain(|r| *r != range);
+        feed.track.todo.clear_range(range);
+        feed.live.insert(range, io.0);
+        feed.live_bytes += range.len();
+        self.stats.inline_bytes += range.len();
+        out.push(Action::Feed(FeedIo {
+            io,
+            feed: id,
+            op: Op::Write,
+            range,
+            payload: Some(Payload {
+                id: bounce,
+                skip: 0,
+            }),
+            flags: Flags::empty(),
+        }));
+    }
+
+    pub(super) fn live_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        range: ByteRange,
+        write: Option<Key>,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Some(feed) = self.feed_mut(id) {
+            feed.live.remove(range, io.0);
+            feed.live_bytes = feed.live_bytes.saturating_sub(range.len());
+            if let Err(error) = result {
+                feed.dirty(range);
+                if error.kind() == IoErrorKind::Congested {
+                    go_behind(feed, out);
+                }
+            }
+        }
+        if let Some(write) = write {
+            self.sync_answered(write, out);
+        }
+    }
+
+    pub(super) fn live_flush_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        flush: Option<Key>,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Some(feed) = self.feed_mut(id) {
+            feed.others.retain(|o| *o != io);
+            if result.is_err_and(|e| e.kind() == IoErrorKind::Congested) {
+                go_behind(feed, out);
+            }
+        }
+        if let Some(flush) = flush {
+            self.sync_flushed(flush, out);
+        }
+    }
+
+    pub(super) fn inline_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        range: ByteRange,
+        bounce: PayloadId,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        self.bounce_free.push(bounce);
+        let ok = result.is_ok();
+        self.live_done(io, id, range, None, result, out);
+        if let Some(feed) = self.feed_mut(id)
+            && ok
+        {
+            feed.track.settled(range);
+        }
+    }
+
+    pub(super) fn bulk_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        range: ByteRange,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        feed.bulk.remove(range, io.0);
+        let Err(error) = result else {
+            return feed.track.settled(range);
+        };
+        feed.dirty(range);
+        feed.backoff = true;
+        match error.kind() {
+            IoErrorKind::Congested => go_behind(feed, out),
+            IoErrorKind::Gone | IoErrorKind::Cancelled => {}
+            // The disk cannot read it: by way of memory another plex may be asked.
+            _ => feed.warm(range, HOT),
+        }
+    }
+
+    pub(super) fn pump_feeds(&mut self, out: Out<'_>) {
+        for i in 0..self.feeds.len() {
+            self.pump_bulk(i, out);
+            let feed = &mut self.feeds[i];
+            if feed.sends()
+                && !feed.caught_up
+                && feed.track.missing.is_empty()
+                && feed.inlining.is_empty()
+            {
+                feed.caught_up = true;
+                feed.heat.clear();
+                let feed = feed.id;
+                out.push(Action::Note(Note::FeedCaughtUp { feed }));
+            }
+        }
+    }
+
+    fn pump_bulk(&mut self, index: usize, out: Out<'_>) {
+        loop {
+            let feed = &mut self.feeds[index];
+            if !feed.sends() || feed.backoff || feed.bulk.len() >= self.config.max_bulk_copies {
+                return;
+            }
+            let (order, unit) = (&self.order, self.region_size);
+            let (mut held, bounced) = (None, !self.config.bounce.is_empty());
+            let run = next_free_run(
+                &feed.track.todo,
+                feed.cursor,
+                self.config.bulk_bytes,
+                ATTEMPTS,
+                |region| {
+                    let hot = feed.heat.get(&(region.start() / unit)).copied();
+                    let writing = order.is_held(region);
+                    if writing {
+                        held = held.or(Some(region));
+                    }
+                    writing
+                        || bounced && hot.is_some_and(|h| h >= HOT)
+                        || feed.live.overlaps(region)
+                        || feed.bulk.overlaps(region)
+                        || feed.inlining.iter().any(|r| r.overlaps(region))
+                },
+            );
+            if let Some(region) = held {
+                feed.warm(region, 1);
+            }
+            let Some(run) = run else { return };
+            let feed = feed.id;
+            let source = self.read_plex(run, 0);
+            let Some(plex) = self.plexes.iter().find(|p| Some(p.id) == source) else {
+                return;
+            };
+            let mut places = Vec::new();
+            if !segments(&plex.map, run, |_, at| places.push(at)) {
+                return;
+            }
+            let io = self.tag(Tag::Bulk { feed, range: run });
+            let feed = &mut self.feeds[index];
+            feed.cursor = run.end();
+            feed.track.todo.clear_range(run);
+            feed.bulk.insert(run, io.0);
+            self.stats.bulk_bytes += run.len();
+            out.push(Action::FeedCopy(FeedCopy {
+                io,
+                feed: feed.id,
+                range: run,
+                segments: places,
+            }));
+        }
+    }
+
+    /// The feed is connected and in step about what is dirty: it sends from now on.
+    pub fn feed_online(&mut self, feed: FeedId, out: Out<'_>) {
+        if let Some(feed) = self.feed_mut(feed) {
+            feed.online = true;
+            feed.behind = false;
+            feed.detached = false;
+            feed.backoff = false;
+            feed.caught_up = false;
+            feed.cursor = 0;
+        }
+        self.pump(out);
+    }
+
+    /// The feed is cut off: everything in flight to it counts as missed. The driver has stopped
+    /// all I/O of the feed before; late [`Engine::io_done`]s for it are ignored.
+    pub fn feed_offline(&mut self, id: FeedId, out: Out<'_>) {
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        feed.online = false;
+        feed.caught_up = false;
+        feed.heat.clear();
+        let ios: Vec<IoId> = feed
+            .live
+            .iter()
+            .chain(feed.bulk.iter())
+            .map(|(_, key)| IoId(key))
+            .chain(feed.others.drain(..))
+            .collect();
+        let gone = Err(IoError::new(IoErrorKind::Gone));
+        for io in ios {
+            match self.tags.remove(io.0) {
+                Some(Tag::Live { feed, range, write }) => {
+                    self.live_done(io, feed, range, write, gone, out);
+                }
+                Some(Tag::Inline {
+                    feed,
+                    range,
+                    bounce,
+                }) => {
+                    self.inline_done(io, feed, range, bounce, gone, out);
+                }
+                Some(Tag::Bulk { feed, range }) => self.bulk_done(io, feed, range, gone, out),
+                Some(Tag::LiveFlush { feed, flush }) => {
+                    self.live_flush_done(io, feed, flush, gone, out);
+                }
+                _ => {}
+            }
+        }
+        self.pump(out);
+    }
+
+    /// The feed is over the driver's bound: it only tracks until [`Engine::feed_resume`].
+    pub fn feed_behind(&mut self, feed: FeedId, out: Out<'_>) {
+        if let Some(feed) = self.feed_mut(feed) {
+            go_behind(feed, out);
+        }
+    }
+
+    /// There is room again: the feed catches up.
+    pub fn feed_resume(&mut self, feed: FeedId, out: Out<'_>) {
+        if let Some(feed) = self.feed_mut(feed) {
+            feed.behind = false;
+        }
+        self.pump(out);
+    }
+
+    /// Puts a mark into the feed's live stream: every write acknowledged before is before it. It
+    /// names a consistent point only where the feed has caught up ([`Engine::is_caught_up`]).
+    /// With `detach` the feed only tracks from there on: its map is the difference to the mark.
+    /// An error of the mark cuts the feed off. `None` where the feed takes no operations now.
+    pub fn mark(&mut self, id: FeedId, detach: bool, out: Out<'_>) -> Option<IoId> {
+        self.feed(id).filter(|f| f.sends())?;
+        let io = self.tag(Tag::Mark { feed: id });
+        let feed = self.feed_mut(id)?;
+        feed.others.push(io);
+        feed.detached = detach;
+        feed.caught_up &= !detach;
+        out.push(Action::FeedMark { io, feed: id });
+        Some(io)
+    }
+
+    pub(super) fn mark_done(
+        &mut self,
+        io: IoId,
+        id: FeedId,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Some(feed) = self.feed_mut(id) {
+            feed.others.retain(|o| *o != io);
+        }
+        if result.is_err() {
+            self.feed_offline(id, out);
+        }
+    }
+
+    /// Is nothing dirty for the feed, nor in bulk flight?
+    pub fn is_caught_up(&self, feed: FeedId) -> bool {
+        self.feed(feed).is_some_and(|f| f.caught_up)
+    }
+}
+
+fn go_behind(feed: &mut Feed, out: Out<'_>) {
+    if feed.online && !feed.behind {
+        feed.behind = true;
+        feed.caught_up = false;
+        out.push(Action::Note(Note::FeedBehind { feed: feed.id }));
+    }
+}

@@ -1,0 +1,238 @@
+//! Data plexes: what state each is in, and what happens when one fails.
+
+use super::mapping::disks;
+use super::track::Track;
+use super::*;
+
+#[derive(Debug)]
+pub(super) struct Plex {
+    pub id: PlexId,
+    pub state: PlexState,
+    pub slot: u32,
+    pub map: Vec<Piece>,
+    pub track: Track,
+    /// Read operations in flight.
+    pub reads: u32,
+    /// Where the resync looks next.
+    pub cursor: u64,
+    /// Ranges being copied to it.
+    pub busy: Vec<ByteRange>,
+    /// Grows whenever the plex is taken out: copies begun before do not count.
+    pub epoch: u32,
+    /// `active` is on the way to the metadata.
+    pub activating: bool,
+}
+
+/// Done, but its acknowledgement waits for a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Gated {
+    Write(Key),
+    Flush(Key),
+}
+
+impl Plex {
+    /// Has every acknowledged write.
+    pub fn is_active(&self) -> bool {
+        self.state == PlexState::Active
+    }
+
+    /// Is being copied to; gets the writes to regions that it has.
+    pub fn is_syncing(&self) -> bool {
+        matches!(
+            self.state,
+            PlexState::Syncing | PlexState::Stale | PlexState::Empty
+        )
+    }
+}
+
+impl Engine {
+    /// The plexes in service with data on this disk.
+    pub(super) fn plexes_on(&self, disk: DiskId) -> Vec<PlexId> {
+        let on = |plex: &&Plex| {
+            let mut all = Vec::new();
+            disks(&plex.map, &mut all);
+            (plex.is_active() || plex.is_syncing()) && all.contains(&disk)
+        };
+        self.plexes.iter().filter(on).map(|p| p.id).collect()
+    }
+
+    /// An operation of a plex failed. True where that only costs the plex its state; false where
+    /// it is the last active one, so that the error is the client's.
+    pub(super) fn plex_error(
+        &mut self,
+        id: PlexId,
+        op: DiskOp,
+        range: ByteRange,
+        error: IoError,
+        out: Out<'_>,
+    ) -> bool {
+        let plex = id;
+        out.push(Action::Note(Note::PlexError {
+            plex,
+            op,
+            range,
+            error,
+        }));
+        let active = self.plexes.iter().filter(|p| p.is_active()).count();
+        let Some(plex) = self.plex(id) else {
+            return true;
+        };
+        if !plex.is_active() && !plex.is_syncing() {
+            return true;
+        }
+        if plex.is_active() && active == 1 {
+            return false;
+        }
+        // An acknowledgement may only say "all active plexes have it" once the metadata does not
+        // count this one among them any more, also where it was about to.
+        let gates = plex.is_active() || plex.activating;
+        self.take_out(id, PlexState::Failed, out);
+        self.commit(id, PlexState::Failed, gates, "an I/O operation failed", out);
+        true
+    }
+
+    /// The plex serves nothing from now on; it may miss whatever is in the dirty-region log:
+    /// writes in flight, and writes that its cache has not stored.
+    pub(super) fn take_out(&mut self, id: PlexId, state: PlexState, out: Out<'_>) {
+        let Some(plex) = self.plexes.iter_mut().find(|p| p.id == id) else {
+            return;
+        };
+        plex.state = state;
+        plex.activating = false;
+        plex.epoch = plex.epoch.wrapping_add(1);
+        plex.track.union(&self.drl);
+        let mut own = Vec::new();
+        disks(&plex.map, &mut own);
+        if let Some(cycle) = &mut self.cycle {
+            cycle.aborted = true;
+        }
+        let shared: Vec<DiskId> = self.flush_disks();
+        let places: Vec<DiskRange> = self.log.places().collect();
+        for at in places {
+            if own.contains(&at.disk) && !shared.contains(&at.disk) {
+                self.log.drop_copy(at);
+                out.push(Action::Note(Note::LogCopyFailed { at }));
+            }
+        }
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        plex: PlexId,
+        state: PlexState,
+        gates: bool,
+        reason: &'static str,
+        out: Out<'_>,
+    ) {
+        self.gates += u32::from(gates);
+        self.emit_commit(plex, state, gates, reason, out);
+    }
+
+    /// As [`Engine::commit`], where the gate is shut already.
+    pub(super) fn emit_commit(
+        &mut self,
+        plex: PlexId,
+        state: PlexState,
+        gates: bool,
+        reason: &'static str,
+        out: Out<'_>,
+    ) {
+        let io = self.tag(Tag::Commit { plex, state, gates });
+        out.push(Action::CommitPlexState {
+            io,
+            plex,
+            state,
+            reason,
+        });
+    }
+
+    pub(super) fn commit_done(
+        &mut self,
+        id: PlexId,
+        state: PlexState,
+        gates: bool,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Err(error) = result {
+            if state == PlexState::Active {
+                if let Some(plex) = self.plex_mut(id) {
+                    plex.activating = false;
+                }
+                self.copy_backoff = true;
+                return;
+            }
+            // Whoever waits gets the error; whoever comes waits for the next attempt, so the
+            // gate stays shut until then.
+            self.retry_commits.push((id, state, gates));
+            if gates {
+                for gated in std::mem::take(&mut self.wait_commit) {
+                    self.fail_gated(gated, error, out);
+                }
+            }
+            return;
+        }
+        if gates {
+            self.gates -= 1;
+        }
+        if state == PlexState::Active
+            && let Some(plex) = self.plex_mut(id)
+            && plex.activating
+        {
+            plex.activating = false;
+            plex.state = PlexState::Active;
+            out.push(Action::Note(Note::PlexSynced { plex: id }));
+        }
+        if self.gates == 0 {
+            for gated in std::mem::take(&mut self.wait_commit) {
+                match gated {
+                    Gated::Write(key) => self.write_progress(key, out),
+                    Gated::Flush(key) => self.flush_progress(key, out),
+                }
+            }
+        }
+    }
+
+    fn fail_gated(&mut self, gated: Gated, error: IoError, out: Out<'_>) {
+        let ticket = match gated {
+            Gated::Write(key) => match self.holders.remove(key) {
+                Some(Holder::Write(write)) => write.ticket,
+                _ => return,
+            },
+            Gated::Flush(key) => match self.flushes.remove(key) {
+                Some(flush) => flush.into_ticket(),
+                None => return,
+            },
+        };
+        let result = Err(error);
+        out.push(Action::Complete { ticket, result });
+    }
+
+    /// Plexes that miss nothing any more become active.
+    pub(super) fn pump_activation(&mut self, out: Out<'_>) {
+        if self.copy_backoff || self.drl.count() != self.drl_durable.count() {
+            return;
+        }
+        let in_step = |p: &&mut Plex| {
+            p.is_syncing() && !p.activating && p.track.missing.is_empty() && p.busy.is_empty()
+        };
+        let ready: Vec<PlexId> = self
+            .plexes
+            .iter_mut()
+            .filter(in_step)
+            .map(|plex| {
+                plex.activating = true;
+                plex.id
+            })
+            .collect();
+        for id in ready {
+            self.commit(
+                id,
+                PlexState::Active,
+                false,
+                "it misses nothing any more",
+                out,
+            );
+        }
+    }
+}
