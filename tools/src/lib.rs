@@ -1,3 +1,4 @@
 //! The programs: `volmgr`, the tool, and `volmgrd`, the daemon, which wires all parts together.
 
 pub mod api;
+pub mod paths;
