@@ -7,54 +7,15 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=${BIN:-$top/target/release}
 size_mb=${SIZE_MB:-512}
-work=$(mktemp -d "${TMPDIR:-/tmp}/volmgr-demo.XXXXXX")
-pids=()
+. "$top/tests/lib/nodes.sh"
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' off=$'\e[0m'; else bold='' dim='' off=''; fi
 say() { printf '\n%s%s%s\n' "$bold" "$*" "$off"; }
 show() { printf '%s$ %s%s\n' "$dim" "$(shown "$@")" "$off"; }
 shown() { printf '%s ' "$@" | sed "s#$bin/##g; s#$work#.#g; s#--socket \./\([ab]\)/volmgrd.sock#[\1]#g"; }
-die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
-
-cleanup() {
-    local status=$?
-    trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do
-        for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-        kill -9 "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    if [ "$status" != 0 ]; then
-        for n in a b; do
-            [ -f "$work/$n.log" ] && { printf -- '--- last lines of node %s\n' "$n"; tail -n 15 "$work/$n.log"; } >&2
-        done
-    fi
-    if [ -n "${KEEP:-}" ]; then echo "kept: $work"; else rm -rf "$work"; fi
-    exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
 # The tool, talking to node a or b.
-a() { show "$bin/volmgr" --socket "$work/a/volmgrd.sock" "$@"; "$bin/volmgr" --socket "$work/a/volmgrd.sock" "$@"; }
-b() { show "$bin/volmgr" --socket "$work/b/volmgrd.sock" "$@"; "$bin/volmgr" --socket "$work/b/volmgrd.sock" "$@"; }
-ask() { local n=$1; shift; "$bin/volmgr" --socket "$work/$n/volmgrd.sock" "$@" | sed 's/^ *//; s/ *$//'; }
-now_ms() { date +%s%3N; }
-
-start_node() { # name
-    mkdir -p "$work/$1"
-    "$bin/volmgrd" --foreground --config /dev/null --state-dir "$work/$1/state" --socket "$work/$1/volmgrd.sock" --node "$1" \
-        --location "rack-$1" --listen 127.0.0.1:0 --nbd "unix:$work/$1/nbd.sock" >"$work/$1.log" 2>&1 &
-    pids+=($!)
-    for _ in $(seq 100); do
-        "$bin/volmgr" --socket "$work/$1/volmgrd.sock" nodeshow >/dev/null 2>&1 && return
-        kill -0 "$!" 2>/dev/null || die "node $1 did not start: $(tail -n 3 "$work/$1.log")"
-        sleep 0.1
-    done
-    die "node $1 does not answer"
-}
-
+a() { show "$bin/volmgr" --socket "$work/a/volmgrd.sock" "$@"; v a "$@"; }
+b() { show "$bin/volmgr" --socket "$work/b/volmgrd.sock" "$@"; v b "$@"; }
 began=$(now_ms)
 say "1. A filesystem with real files"
 files=$work/files
@@ -80,19 +41,20 @@ rm -rf "${files:?}/usr" "${files:?}${top:?}"
 echo "ext4 of ${size_mb} MiB with $(debugfs -R 'stats -h' "$work/fs.img" 2>/dev/null | awk '/^Inode count/{i=$3} /^Free inodes/{print i-$3}') files and folders, $((copied / 1024)) MiB of content"
 
 say "2. Two nodes, each with two disks of its own"
-start_node a
-start_node b
-for n in a b; do for d in 1 2; do truncate -s $((size_mb + 64))M "$work/$n/disk$d"; done; done
+node_start a
+node_start b
+disks a 2 $((size_mb + 64))
+disks b 2 $((size_mb + 64))
 a vgcreate vga "$work/a/disk1" "$work/a/disk2"
 b vgcreate vgb "$work/b/disk1" "$work/b/disk2"
-fa=$(ask a nodeshow --noheadings -o node_fingerprint) la=$(ask a nodeshow --noheadings -o node_listen)
-fb=$(ask b nodeshow --noheadings -o node_fingerprint) lb=$(ask b nodeshow --noheadings -o node_listen)
+fa=$(ask a nodeshow -o node_fingerprint) la=$(ask a nodeshow -o node_listen)
+fb=$(ask b nodeshow -o node_fingerprint) lb=$(ask b nodeshow -o node_listen)
 a peeradd b "$lb" --fingerprint "$fb" --allow 'all:vga/*' --plaintext
 b peeradd a "$la" --fingerprint "$fa" --allow 'all:vgb/*' --plaintext
 
 say "3. A mirrored volume on node a, filled with the filesystem"
 a lvcreate -n web -L "${size_mb}m" -m 1 vga
-uri="nbd+unix:///vga/web?socket=$work/a/nbd.sock"
+uri=$(uri a vga/web)
 show qemu-img convert -n -O raw fs.img "$uri"
 qemu-img convert -n -f raw -O raw "$work/fs.img" "$uri"
 a lvdisplay vga/web
@@ -135,7 +97,7 @@ qemu-img convert -f raw -O raw "$uri" "$work/monday.img"
 a feeddetach vga/web b --point monday
 b points vgb/web
 sum_source=$(sha256sum <"$work/monday.img" | cut -d' ' -f1)
-uri_b="nbd+unix:///vgb/web?socket=$work/b/nbd.sock"
+uri_b=$(uri b vgb/web)
 b lvchange -ay vgb/web
 qemu-img convert -f raw -O raw "$uri_b" "$work/sink.img"
 sum_sink=$(sha256sum <"$work/sink.img" | cut -d' ' -f1)
@@ -179,8 +141,8 @@ rm -rf "$work/files/live"; mkdir "$work/files/live"; debugfs -R "dump /live/ledg
 echo "e2fsck clean, $(wc -l <"$work/SHA256SUMS") files compared, all equal, e.g.:"
 grep -m1 ledger "$work/SHA256SUMS"
 
-kernel=$(ask a feeds --noheadings --units b --nosuffix -o payload_kernel_bytes vga/web)
-copied=$(ask a feeds --noheadings --units b --nosuffix -o payload_copied_bytes vga/web)
+kernel=$(ask a feeds --units b --nosuffix -o payload_kernel_bytes vga/web)
+copied=$(ask a feeds --units b --nosuffix -o payload_copied_bytes vga/web)
 mb() { awk -v b="$1" 'BEGIN{printf "%.0f MiB", b / 1048576}'; }
 rate() { awk -v m="$size_mb" -v t="$1" 'BEGIN{printf "%.2f s (%.0f MiB/s of volume)", t / 1000, m * 1000 / (t > 0 ? t : 1)}'; }
 say "Done in $((($(now_ms) - began + 500) / 1000)) s"
