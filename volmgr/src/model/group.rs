@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Group {
     /// Identity; the name can change.
     pub uuid: Uuid,
-    /// Name, valid by [`crate`]'s name rules.
+    /// Name, valid by [`crate::names`].
     pub name: String,
     /// Allocation unit in bytes: a power of two, 64 KiB to 1 GiB.
     pub extent_size: u64,
@@ -38,7 +38,46 @@ pub struct Pv {
     pub extent_count: u64,
     /// Where it was last seen; a hint, identity is the UUID.
     pub path_hint: String,
-    /// Set while the group is used without this disk: the `seqno` of the commit that said so. The
-    /// disk's own metadata is not believed while this is set.
+    /// Set while the group is used without this disk: the `seqno` of the commit that said so
+    /// (stamped by [`crate::metadata::Store::commit`]). The disk's own metadata is not believed while this is set.
     pub missing_since: Option<u64>,
+}
+
+impl Group {
+    /// The volume of this name.
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes.iter().find(|v| v.name == name)
+    }
+
+    /// The volume of this UUID.
+    pub fn volume_by_uuid(&self, uuid: Uuid) -> Option<&Volume> {
+        self.volumes.iter().find(|v| v.uuid == uuid)
+    }
+
+    /// The PV of this UUID.
+    pub fn pv(&self, uuid: Uuid) -> Option<&Pv> {
+        self.pvs.iter().find(|p| p.uuid == uuid)
+    }
+
+    /// Extents of all PVs, used or not.
+    pub fn extents_total(&self) -> u64 {
+        self.pvs.iter().map(|p| p.extent_count).sum()
+    }
+
+    /// Extents in use on this PV.
+    pub fn extents_used_on(&self, pv: Uuid) -> u64 {
+        let uses = self.volumes.iter().flat_map(Volume::extent_runs);
+        uses.filter(|(on, _, _)| *on == pv).map(|(_, _, n)| n).sum()
+    }
+
+    /// Extents in use on all PVs.
+    pub fn extents_used(&self) -> u64 {
+        let uses = self.volumes.iter().flat_map(Volume::extent_runs);
+        uses.map(|(_, _, n)| n).sum()
+    }
+
+    /// Size of a volume in bytes.
+    pub fn bytes_of(&self, volume: &Volume) -> u64 {
+        volume.extents.saturating_mul(self.extent_size)
+    }
 }

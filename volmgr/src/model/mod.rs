@@ -3,10 +3,12 @@
 //! Plain data: sizes in bytes or extents as named, identities as UUIDs. Everything that can be
 //! configured lives here, so that it can be listed, exported and re-created.
 
+mod check;
 mod feed;
 mod group;
 mod volume;
 
+pub use check::{Problem, check};
 pub use feed::{Direction, Feed, FeedIntent, FeedMode, Generation, Point};
 pub use group::{Group, Pv};
 pub use volume::{Layout, LogCopy, Plex, PlexState, Role, Subdisk, Volume};

@@ -125,3 +125,65 @@ pub struct LogCopy {
     /// False where this copy missed updates and must not be read.
     pub valid: bool,
 }
+
+impl Volume {
+    /// The plex of this number (`plexN`).
+    pub fn plex(&self, number: u32) -> Option<&Plex> {
+        self.plexes.iter().find(|p| p.number == number)
+    }
+
+    /// Every run of extents that the volume uses, logs too: PV, first extent, length.
+    pub fn extent_runs(&self) -> impl Iterator<Item = (Uuid, u64, u64)> + '_ {
+        let subdisks = self.plexes.iter().flat_map(|p| &p.subdisks);
+        let logs = self.log.iter().map(|l| (l.pv, l.pv_extent, l.extents));
+        subdisks.map(|s| (s.pv, s.pv_extent, s.extents)).chain(logs)
+    }
+
+    /// The PVs that a plex uses, its log's too, each once.
+    pub fn pvs_of(&self, plex: &Plex) -> std::collections::BTreeSet<Uuid> {
+        let logs = self.log.iter().filter(|l| l.plex == plex.uuid);
+        let logs = logs.map(|l| l.pv);
+        plex.subdisks.iter().map(|s| s.pv).chain(logs).collect()
+    }
+}
+
+impl Plex {
+    /// `plexN`.
+    pub fn name(&self) -> String {
+        format!("plex{}", self.number)
+    }
+
+    /// Columns of a stripe set; 1 for a concatenated plex.
+    pub fn columns(&self) -> u32 {
+        match self.layout {
+            Layout::Concat => 1,
+            Layout::Striped { columns, .. } => columns,
+        }
+    }
+}
+
+impl PlexState {
+    /// May a plex go from this state to that one? Staying is always allowed.
+    ///
+    /// | from \\ to | empty | syncing | active | stale | failed | offline |
+    /// | --- | :-: | :-: | :-: | :-: | :-: | :-: |
+    /// | empty | = | yes | yes | | yes | yes |
+    /// | syncing | | = | yes | yes | yes | yes |
+    /// | active | | | = | yes | yes | yes |
+    /// | stale | | yes | yes | = | yes | yes |
+    /// | failed | | yes | | yes | = | yes |
+    /// | offline | | yes | | yes | yes | = |
+    pub fn may_become(self, to: Self) -> bool {
+        use PlexState::{Active, Empty, Failed, Offline, Stale, Syncing};
+        self == to
+            || match (self, to) {
+                (_, Failed | Offline) => true,
+                (Empty, Syncing | Active) => true,
+                (Syncing, Active | Stale) => true,
+                (Active, Stale) => true,
+                (Stale, Syncing | Active) => true,
+                (Failed | Offline, Syncing | Stale) => true,
+                _ => false,
+            }
+    }
+}

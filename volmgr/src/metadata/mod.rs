@@ -1,0 +1,77 @@
+//! The group's configuration on its PVs.
+//!
+//! Each PV has two metadata areas, front and back. An area is a ring of two *segments*, its halves.
+//! A segment holds a chain: one snapshot of the group, then deltas, each a [record](RecordHeader)
+//! that names the commit before it. A new snapshot goes to the segment that does not hold the
+//! newest chain, so nothing is ever overwritten before its successor is complete and durable.
+//!
+//! * [`PvIo`]: how this module reaches a disk. [`MemPv`] is one for tests.
+//! * [`inspect`]: what is on a PV; never writes.
+//! * [`assemble`]: from what is on many PVs to groups: which version is right, who is missing.
+//! * [`Store`]: commits. Any crash leaves the old or the new version.
+//! * [`initialise_pv`], [`wipe_pv`], [`grow_pv`]: the label's life.
+//! * [`dump_text`], [`group_to_text`]: for people, on a dead machine.
+
+mod area;
+mod assemble;
+mod delta;
+mod dump;
+mod inspect;
+mod mem;
+mod record;
+mod setup;
+mod store;
+
+pub use area::{AreaScan, Chain, RecordInfo, Stop};
+pub use assemble::{Assembled, Assembly, Conflict, Member, MemberState, Verdict, assemble};
+pub use delta::Delta;
+pub use dump::{dump_label, dump_metadata, dump_text, group_from_text, group_to_text};
+pub use inspect::{LabelScan, PvScan, Version, inspect};
+pub use mem::{MemPv, PowerLoss};
+pub use record::{
+    HEADER_BYTES, RECORD_ALIGN, RECORD_MAGIC, RECORD_VERSION, RecordError, RecordHeader, RecordKind,
+};
+pub use setup::{grow_pv, initialise_pv, wipe_pv};
+pub use store::{CommitError, CommitReport, PvFailure, Store};
+
+use std::io;
+use thiserror::Error;
+
+/// A disk, as far as its metadata is concerned. Offsets and lengths are in bytes; everything that
+/// is written is aligned to 4096.
+pub trait PvIo {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// Fills `buf`.
+    fn read_at(&mut self, at: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `bytes`; durable after the next [`PvIo::sync`].
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes everything written durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// What can go wrong with one PV.
+#[derive(Debug, Error)]
+pub enum MetadataError {
+    /// The disk failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk is too small to be a PV.
+    #[error(transparent)]
+    TooSmall(#[from] crate::label::TooSmall),
+    /// There is no readable label.
+    #[error("no PV label")]
+    NoLabel,
+}
+
+impl MetadataError {
+    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,548 @@
+//! Commits: a new version of the group on all its PVs, or the old one.
+//!
+//! Order of a commit, each step on all PVs before the next begins:
+//!
+//! 1. the record goes to the front areas, sync;
+//! 2. the record goes to the back areas, sync;
+//! 3. labels of PVs that join or leave (front copy, sync, back copy, sync).
+//!
+//! A crash in step 1 or 2 leaves each area with its old chain intact, plus perhaps the new record,
+//! whole or torn; [`super::assemble`] takes the highest whole one. In step 3 the metadata is
+//! there already and says who belongs to the group.
+
+use super::assemble::{Assembly, MemberState};
+use super::inspect::{read_areas, read_label};
+use super::setup::write_label;
+use super::{AreaScan, Delta, MetadataError, PvIo, RecordHeader, RecordKind};
+use crate::label::{Area, Label};
+use crate::model::{self, Group, Problem};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Deltas may grow to this many bytes even behind a smaller snapshot.
+const DELTAS_FLOOR: u64 = 32 << 10;
+
+/// What went wrong with one PV.
+#[derive(Debug)]
+pub struct PvFailure {
+    /// The PV.
+    pub pv: Uuid,
+    /// The error.
+    pub error: io::Error,
+}
+
+/// How a commit went.
+#[derive(Debug)]
+pub struct CommitReport {
+    /// Sequence number of the new version.
+    pub seqno: u64,
+    /// PVs that do not have it. The caller marks them missing, with another commit.
+    pub failed: Vec<PvFailure>,
+    /// PVs that have it in one area only.
+    pub degraded: Vec<PvFailure>,
+    /// Whole snapshots were written, not deltas.
+    pub snapshots: usize,
+}
+
+/// Why there is no new version; the old one stands.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// Nothing could be written anywhere.
+    #[error("no disk of the group could be written ({} failed)", failed.len())]
+    NothingWritten {
+        /// Why, for each.
+        failed: Vec<PvFailure>,
+    },
+    /// The version breaks the model's rules: a bug of the caller.
+    #[error("the new version is not valid: {problem}")]
+    Invalid {
+        /// The first problem.
+        problem: Problem,
+    },
+    /// A listed PV is neither given nor marked missing.
+    #[error("disk {pv} is not here and not marked missing")]
+    Absent {
+        /// The PV.
+        pv: Uuid,
+    },
+    /// The version is of another group, or its commit's identity was used before.
+    #[error("the new version does not follow the present one")]
+    NotNext,
+    /// A given disk is another PV than the caller says, or belongs to another group.
+    #[error("the disk given as {pv} is not that disk, or belongs to another group")]
+    WrongDisk {
+        /// The PV.
+        pv: Uuid,
+    },
+    /// The group has outgrown a PV's metadata areas.
+    #[error("metadata area full: disk {pv} has room for {have} bytes, {need} are needed")]
+    AreaFull {
+        /// The PV with the smallest area.
+        pv: Uuid,
+        /// Bytes needed.
+        need: u64,
+        /// Bytes there.
+        have: u64,
+    },
+    /// A PV's label could not be read.
+    #[error("disk {pv}: {error}")]
+    Label {
+        /// The PV.
+        pv: Uuid,
+        /// Why.
+        #[source]
+        error: MetadataError,
+    },
+}
+
+/// The newest chain in an area, as far as appending to it goes.
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    segment: usize,
+    end: u64,
+    commit: Uuid,
+    snapshot_bytes: u64,
+    delta_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AreaState {
+    area: Area,
+    tip: Option<Tip>,
+    /// A write failed: what is behind the tip is not known, so the other segment is next.
+    torn: bool,
+}
+
+#[derive(Clone, Debug)]
+struct PvState {
+    label: Label,
+    areas: Vec<AreaState>,
+}
+
+/// Writes the versions of one group.
+#[derive(Debug)]
+pub struct Store {
+    group: Group,
+    /// Highest sequence number that may be on some disk, also from a commit that failed.
+    seqno: u64,
+    pvs: BTreeMap<Uuid, PvState>,
+    settled: bool,
+}
+
+/// The bytes of a commit, made when first needed.
+struct Records<'a> {
+    next: &'a Group,
+    previous: Uuid,
+    delta: Option<Vec<u8>>,
+    snapshot: Option<Vec<u8>>,
+}
+
+/// One record to one area.
+struct Write {
+    at: u64,
+    kind: RecordKind,
+    tip: Tip,
+}
+
+impl AreaState {
+    fn new(scan: &AreaScan, group: Uuid) -> Self {
+        let tip = scan.newest(Some(group)).and_then(|chain| {
+            let sizes: Vec<u64> = chain
+                .records
+                .iter()
+                .map(|r| r.header.record_len())
+                .collect();
+            let snapshot_bytes = *sizes.first()?;
+            Some(Tip {
+                segment: usize::from(chain.segment.start != scan.area.start),
+                end: chain.end,
+                commit: chain.tip()?.commit,
+                snapshot_bytes,
+                delta_bytes: sizes.iter().skip(1).sum(),
+            })
+        });
+        Self {
+            area: scan.area,
+            tip,
+            torn: false,
+        }
+    }
+
+    fn segment(&self, index: usize) -> Area {
+        super::area::segments(self.area)[index]
+    }
+
+    /// Where the delta goes, if it may go behind the tip.
+    fn append(&self, base: Uuid, commit: Uuid, len: u64) -> Option<Write> {
+        let tip = self.tip.filter(|t| !self.torn && t.commit == base)?;
+        let fits = tip.end + len <= self.segment(tip.segment).end();
+        let few = tip.delta_bytes + len <= tip.snapshot_bytes.max(DELTAS_FLOOR);
+        (fits && few).then_some(Write {
+            at: tip.end,
+            kind: RecordKind::Delta,
+            tip: Tip {
+                end: tip.end + len,
+                commit,
+                delta_bytes: tip.delta_bytes + len,
+                ..tip
+            },
+        })
+    }
+
+    /// Where a snapshot goes: never over the newest chain.
+    fn replace(&self, commit: Uuid, len: u64) -> Write {
+        let segment = self.tip.map_or(0, |t| 1 - t.segment);
+        let at = self.segment(segment).start;
+        Write {
+            at,
+            kind: RecordKind::Snapshot,
+            tip: Tip {
+                segment,
+                end: at + len,
+                commit,
+                snapshot_bytes: len,
+                delta_bytes: 0,
+            },
+        }
+    }
+}
+
+impl Records<'_> {
+    fn encode(&self, kind: RecordKind, payload: &[u8]) -> Vec<u8> {
+        RecordHeader {
+            kind,
+            group: self.next.uuid,
+            seqno: self.next.seqno,
+            commit: self.next.commit,
+            previous: self.previous,
+            payload_len: payload.len() as u64,
+            payload_crc: crc32c::crc32c(payload),
+        }
+        .encode(payload)
+    }
+
+    fn snapshot(&mut self) -> &[u8] {
+        if self.snapshot.is_none() {
+            let json = serde_json::to_vec(self.next).expect("a group has no maps and no floats");
+            self.snapshot = Some(self.encode(RecordKind::Snapshot, &json));
+        }
+        self.snapshot.as_deref().unwrap_or_default()
+    }
+
+    fn get(&self, kind: RecordKind) -> &[u8] {
+        let record = match kind {
+            RecordKind::Snapshot => &self.snapshot,
+            RecordKind::Delta => &self.delta,
+        };
+        record.as_deref().expect("planned writes have their record")
+    }
+}
+
+impl Store {
+    /// For a group that exists on no disk yet. Give it `seqno` 0: the first commit is 1.
+    pub fn create(group: Group) -> Self {
+        Self {
+            seqno: group.seqno,
+            group,
+            pvs: BTreeMap::new(),
+            settled: false,
+        }
+    }
+
+    /// For a group as assembled; `None` where no version was chosen.
+    pub fn open<K>(assembly: &Assembly<K>) -> Option<Self> {
+        let group = assembly.chosen()?.clone();
+        let mut settled = true;
+        let mut pvs = BTreeMap::new();
+        for member in &assembly.members {
+            let Some(label) = member.scan.chosen_label() else {
+                continue;
+            };
+            let state = PvState::new(label.clone(), &member.scan.areas, group.uuid);
+            let whole = state.areas.len() == 2
+                && state
+                    .areas
+                    .iter()
+                    .all(|a| a.tip.is_some_and(|t| t.commit == group.commit));
+            let labelled = label.group == Some(group.uuid)
+                && member.scan.label.front == member.scan.label.back;
+            if member.state != MemberState::Returning {
+                settled &= whole && labelled && member.state == MemberState::Present;
+            }
+            pvs.insert(member.pv, state);
+        }
+        Some(Self {
+            seqno: group.seqno,
+            group,
+            pvs,
+            settled,
+        })
+    }
+
+    /// The version that stands.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Does every area of every present PV have the version that stands? Where not (after a crash),
+    /// commit it again before anything relies on it: it may be on one disk only.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Forgets what is known of a disk; the next commit reads it again. For after [`super::grow_pv`]
+    /// and [`super::initialise_pv`], and when a disk was away.
+    pub fn forget(&mut self, pv: Uuid) {
+        self.pvs.remove(&pv);
+    }
+
+    /// Makes `next` the group's version. `commit` is a fresh UUID; `seqno` and `commit` in `next`
+    /// are set here. `pvs` holds the disks that are here: every PV that `next` lists and does not
+    /// mark missing, and those that leave the group (they learn of it). PVs marked missing are not
+    /// written to.
+    ///
+    /// # Errors
+    /// The old version stands. Individual failures are no error as long as one PV was written.
+    pub fn commit(
+        &mut self,
+        mut next: Group,
+        commit: Uuid,
+        pvs: &mut BTreeMap<Uuid, &mut dyn PvIo>,
+    ) -> Result<CommitReport, CommitError> {
+        if next.uuid != self.group.uuid || commit.is_nil() || commit == self.group.commit {
+            return Err(CommitError::NotNext);
+        }
+        next.seqno = self.seqno + 1;
+        next.commit = commit;
+        self.stamp_missing(&mut next);
+        let targets = self.targets(&next, pvs)?;
+        let mut records = self.records(&next);
+        let plan = self.plan(&targets, &mut records)?;
+
+        // From here on the number may be on some disk.
+        self.seqno = next.seqno;
+        let mut failures: BTreeMap<Uuid, Vec<io::Error>> = BTreeMap::new();
+        for area in 0..2 {
+            self.write_areas(area, &plan, &records, pvs, &mut failures);
+        }
+        let snapshots = plan
+            .values()
+            .flatten()
+            .filter(|w| w.kind == RecordKind::Snapshot)
+            .count();
+        let mut failed = Vec::new();
+        let mut degraded = Vec::new();
+        for (pv, mut errors) in failures {
+            let Some(error) = errors.pop() else { continue };
+            match errors.is_empty() {
+                true => degraded.push(PvFailure { pv, error }),
+                false => failed.push(PvFailure { pv, error }),
+            }
+        }
+        let written = |failed: &[PvFailure]| targets.len() > failed.len();
+        if !written(&failed) {
+            return Err(CommitError::NothingWritten { failed });
+        }
+        self.write_labels(&next, &targets, pvs, &mut failed);
+        if !written(&failed) {
+            return Err(CommitError::NothingWritten { failed });
+        }
+        self.settled = failed.is_empty() && degraded.is_empty();
+        let report = CommitReport {
+            seqno: next.seqno,
+            failed,
+            degraded,
+            snapshots,
+        };
+        self.group = next;
+        Ok(report)
+    }
+
+    /// A PV that is marked missing now misses this commit and those that follow, whatever number
+    /// the planner expected.
+    fn stamp_missing(&self, next: &mut Group) {
+        let seqno = next.seqno;
+        for pv in &mut next.pvs {
+            let before = self.group.pv(pv.uuid).and_then(|p| p.missing_since);
+            pv.missing_since = pv.missing_since.map(|_| before.unwrap_or(seqno));
+        }
+    }
+
+    /// Checks the version and the disks; the PVs to be written.
+    fn targets(
+        &mut self,
+        next: &Group,
+        pvs: &mut BTreeMap<Uuid, &mut dyn PvIo>,
+    ) -> Result<BTreeSet<Uuid>, CommitError> {
+        if let Some(problem) = model::check(next).into_iter().next() {
+            return Err(CommitError::Invalid { problem });
+        }
+        let mut targets: BTreeSet<Uuid> = pvs.keys().copied().collect();
+        for pv in &next.pvs {
+            match pv.missing_since {
+                Some(_) => {
+                    targets.remove(&pv.uuid);
+                }
+                None if !targets.contains(&pv.uuid) => {
+                    return Err(CommitError::Absent { pv: pv.uuid });
+                }
+                None => {}
+            }
+        }
+        for pv in &targets {
+            if let Some(io) = pvs.get_mut(pv) {
+                self.learn(*pv, *io)?;
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Reads label and areas of a disk that is not known yet.
+    fn learn(&mut self, pv: Uuid, io: &mut dyn PvIo) -> Result<(), CommitError> {
+        if let Some(state) = self.pvs.get(&pv) {
+            debug_assert_eq!(state.label.pv, pv);
+            return Ok(());
+        }
+        let label = match read_label(io) {
+            Ok(scan) => scan.chosen().cloned().ok_or(MetadataError::NoLabel),
+            Err(error) => Err(error),
+        };
+        let label = label.map_err(|error| CommitError::Label { pv, error })?;
+        if label.pv != pv || label.group.is_some_and(|g| g != self.group.uuid) {
+            return Err(CommitError::WrongDisk { pv });
+        }
+        let areas = read_areas(io, &label);
+        let state = PvState::new(label, &areas, self.group.uuid);
+        self.pvs.insert(pv, state);
+        Ok(())
+    }
+
+    fn records<'a>(&self, next: &'a Group) -> Records<'a> {
+        let mut records = Records {
+            next,
+            previous: self.group.commit,
+            delta: None,
+            snapshot: None,
+        };
+        if let Some(delta) = Delta::between(&self.group, next) {
+            let json = serde_json::to_vec(&delta).expect("a delta has no maps and no floats");
+            records.delta = Some(records.encode(RecordKind::Delta, &json));
+        }
+        records
+    }
+
+    /// Decides for each area of each target which record goes where.
+    fn plan(
+        &self,
+        targets: &BTreeSet<Uuid>,
+        records: &mut Records,
+    ) -> Result<BTreeMap<Uuid, Vec<Write>>, CommitError> {
+        let commit = records.next.commit;
+        let mut plan = BTreeMap::new();
+        for pv in targets {
+            let mut writes = Vec::new();
+            for area in &self.pvs[pv].areas {
+                let delta_len = records.delta.as_ref().map(|d| d.len() as u64);
+                let append = delta_len.and_then(|len| area.append(records.previous, commit, len));
+                if let Some(write) = append {
+                    writes.push(write);
+                    continue;
+                }
+                let need = records.snapshot().len() as u64;
+                let have = area.area.len / 2;
+                if need > have {
+                    return Err(CommitError::AreaFull {
+                        pv: *pv,
+                        need,
+                        have,
+                    });
+                }
+                writes.push(area.replace(commit, need));
+            }
+            plan.insert(*pv, writes);
+        }
+        Ok(plan)
+    }
+
+    /// One area (0 front, 1 back) of all PVs: write all, then sync all.
+    fn write_areas(
+        &mut self,
+        area: usize,
+        plan: &BTreeMap<Uuid, Vec<Write>>,
+        records: &Records,
+        pvs: &mut BTreeMap<Uuid, &mut dyn PvIo>,
+        failures: &mut BTreeMap<Uuid, Vec<io::Error>>,
+    ) {
+        let mut results: BTreeMap<Uuid, io::Result<()>> = BTreeMap::new();
+        for (pv, writes) in plan {
+            if let (Some(io), Some(write)) = (pvs.get_mut(pv), writes.get(area)) {
+                results.insert(*pv, io.write_at(write.at, records.get(write.kind)));
+            }
+        }
+        for (pv, result) in results {
+            let result = result.and_then(|()| match pvs.get_mut(&pv) {
+                Some(io) => io.sync(),
+                None => Ok(()),
+            });
+            let state = self.pvs.get_mut(&pv).map(|s| &mut s.areas[area]);
+            match (result, state) {
+                (Ok(()), Some(state)) => {
+                    state.tip = Some(plan[&pv][area].tip);
+                    state.torn = false;
+                }
+                (Err(error), state) => {
+                    if let Some(state) = state {
+                        state.torn = true;
+                    }
+                    failures.entry(pv).or_default().push(error);
+                }
+                (Ok(()), None) => {}
+            }
+        }
+    }
+
+    /// Labels of PVs that join or leave.
+    fn write_labels(
+        &mut self,
+        next: &Group,
+        targets: &BTreeSet<Uuid>,
+        pvs: &mut BTreeMap<Uuid, &mut dyn PvIo>,
+        failed: &mut Vec<PvFailure>,
+    ) {
+        let listed: BTreeSet<Uuid> = next.pvs.iter().map(|p| p.uuid).collect();
+        for pv in targets {
+            let (Some(io), Some(state)) = (pvs.get_mut(pv), self.pvs.get_mut(pv)) else {
+                continue;
+            };
+            if failed.iter().any(|f| f.pv == *pv) {
+                continue;
+            }
+            let mut label = state.label.clone();
+            let member = listed.contains(pv);
+            label.group = member.then_some(next.uuid);
+            label.extent_size = if member { next.extent_size } else { 0 };
+            if label == state.label && self.settled {
+                continue;
+            }
+            match write_label(*io, &label) {
+                Ok(()) => state.label = label,
+                Err(error) => failed.push(PvFailure { pv: *pv, error }),
+            }
+        }
+        // A disk that left is another's now.
+        self.pvs.retain(|pv, _| listed.contains(pv));
+    }
+}
+
+impl PvState {
+    fn new(label: Label, areas: &[AreaScan], group: Uuid) -> Self {
+        let areas = areas.iter().map(|a| AreaState::new(a, group)).collect();
+        Self { label, areas }
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+//! Data plexes: attached, detached, their states and log copies.
+
+use super::allocate::Want;
+use super::volume::{add_plex, allocate, allowed, log_extents};
+use super::{PlanError, Space, plex_index, volume_index};
+use crate::model::{Group, Layout, PlexState};
+use uuid::Uuid;
+
+/// Adds a plex, in state `syncing`, on disks that no other plex of the volume uses. Its log copy is
+/// not valid until [`set_log_valid`] says so: whoever writes the log's content there calls it.
+pub fn attach_plex(
+    group: &Group,
+    volume: &str,
+    layout: Layout,
+    pvs: &[Uuid],
+    uuid: Uuid,
+) -> Result<Group, PlanError> {
+    let index = volume_index(group, volume)?;
+    let mut next = group.clone();
+    let volume = &mut next.volumes[index];
+    let columns = match layout {
+        Layout::Concat => 1,
+        Layout::Striped { columns, .. } => u64::from(columns),
+    };
+    if columns == 0 || volume.extents % columns != 0 {
+        return Err(PlanError::Value {
+            what: "the number of stripes (the volume's extents must be a multiple)",
+            value: columns,
+        });
+    }
+    if let Layout::Striped { stripe_size, .. } = layout
+        && (columns < 2
+            || !stripe_size.is_power_of_two()
+            || !(4096..=group.extent_size).contains(&stripe_size))
+    {
+        return Err(PlanError::Value {
+            what: "the stripe size",
+            value: stripe_size,
+        });
+    }
+    let log = log_extents(volume.extents, group.extent_size, volume.region_size);
+    // All log copies have one length.
+    let log = volume.log.iter().map(|l| l.extents).fold(log, u64::max);
+    let mut pool = allowed(group, pvs)?;
+    let users: Vec<_> = volume.plexes.iter().map(|p| volume.pvs_of(p)).collect();
+    pool.retain(|pv| !users.iter().any(|u| u.contains(pv)));
+    if pool.is_empty() {
+        return Err(PlanError::Disks {
+            need: (volume.extents + log).saturating_mul(group.extent_size),
+            pvs_need: columns,
+            pvs_have: 0,
+        });
+    }
+    let want = Want {
+        data: volume.extents / columns,
+        log,
+        own: Vec::new(),
+        tail: None,
+    };
+    let mut space = Space::of(group);
+    for got in allocate(&mut space, &[want], layout, &pool, group.extent_size)? {
+        add_plex(volume, uuid, PlexState::Syncing, layout, &got, log, false)?;
+    }
+    Ok(next)
+}
+
+/// Takes a plex off, with its log copy.
+///
+/// # Errors
+/// [`PlanError::LastActivePlex`] and [`PlanError::LastLog`] where others would be left without.
+pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, PlanError> {
+    let index = volume_index(group, volume)?;
+    let mut next = group.clone();
+    let volume = &mut next.volumes[index];
+    let plex = volume.plexes.remove(plex_index(volume, number)?);
+    if !volume.plexes.iter().any(|p| p.state == PlexState::Active) {
+        return Err(PlanError::LastActivePlex {
+            volume: volume.name.clone(),
+            plex: plex.name(),
+        });
+    }
+    volume.log.retain(|l| l.plex != plex.uuid);
+    if !volume.log.iter().any(|l| l.valid) {
+        return Err(PlanError::LastLog {
+            volume: volume.name.clone(),
+            plex: plex.name(),
+        });
+    }
+    Ok(next)
+}
+
+/// Sets a plex's state. A plex that becomes stale or failed loses its valid log copy, if the volume
+/// has another.
+pub fn set_plex_state(
+    group: &Group,
+    volume: &str,
+    number: u32,
+    state: PlexState,
+) -> Result<Group, PlanError> {
+    let index = volume_index(group, volume)?;
+    let mut next = group.clone();
+    let volume = &mut next.volumes[index];
+    let index = plex_index(volume, number)?;
+    let (name, from, uuid) = {
+        let plex = &volume.plexes[index];
+        (plex.name(), plex.state, plex.uuid)
+    };
+    if !from.may_become(state) {
+        return Err(PlanError::Transition {
+            volume: volume.name.clone(),
+            plex: name,
+            from,
+            to: state,
+        });
+    }
+    volume.plexes[index].state = state;
+    let active = |s: PlexState| s == PlexState::Active;
+    if active(from) && !volume.plexes.iter().any(|p| active(p.state)) {
+        return Err(PlanError::LastActivePlex {
+            volume: volume.name.clone(),
+            plex: name,
+        });
+    }
+    let lost = matches!(state, PlexState::Stale | PlexState::Failed) && from != state;
+    if lost && volume.log.iter().any(|l| l.valid && l.plex != uuid) {
+        for log in volume.log.iter_mut().filter(|l| l.plex == uuid) {
+            log.valid = false;
+        }
+    }
+    Ok(next)
+}
+
+/// Says whether a plex's log copy may be read.
+pub fn set_log_valid(
+    group: &Group,
+    volume: &str,
+    number: u32,
+    valid: bool,
+) -> Result<Group, PlanError> {
+    let index = volume_index(group, volume)?;
+    let mut next = group.clone();
+    let volume = &mut next.volumes[index];
+    let plex = &volume.plexes[plex_index(volume, number)?];
+    let (uuid, name) = (plex.uuid, plex.name());
+    for log in volume.log.iter_mut().filter(|l| l.plex == uuid) {
+        log.valid = valid;
+    }
+    if !volume.log.iter().any(|l| l.valid) {
+        return Err(PlanError::LastLog {
+            volume: volume.name.clone(),
+            plex: name,
+        });
+    }
+    Ok(next)
+}
