@@ -421,6 +421,22 @@ fn a_link_named_after_a_verb_is_that_verb() {
 }
 
 #[test]
+fn pvck_needs_no_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+    for dump in ["", "--dump label", "--dump metadata", "--dump dirty"] {
+        let ran = alone(&format!("pvck {dump} {}", path.display()));
+        assert_eq!(ran.code, Some(5), "{dump}");
+        assert!(ran.stderr.starts_with("volmgr: pvck: "), "{}", ran.stderr);
+        assert!(ran.stderr.contains("no readable label"), "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1);
+    }
+    assert_eq!(alone("pvck --dump everything /dev/sda").code, Some(3));
+    assert_eq!(alone("pvck /dev/null").code, Some(5));
+}
+
+#[test]
 fn completions_and_man_pages() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = alone(&format!("completions {shell}"));

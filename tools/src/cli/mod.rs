@@ -7,6 +7,7 @@
 //! | `client` | the connection to the daemon |
 //! | `report` | listings: fields, selection, order, units, columns, JSON |
 //! | `progress` | bars and lines about long work |
+//! | `pvck` | a look at a disk, without a daemon |
 //! | `failure` | exit codes, and the one line that says what went wrong |
 //! | `run` | what a command line leads to, from start to exit code |
 
@@ -15,6 +16,7 @@ mod client;
 pub mod failure;
 mod pages;
 mod progress;
+mod pvck;
 pub mod report;
 mod run;
 pub mod size;

@@ -3,9 +3,9 @@
 use super::args::{Ask, Cli, Global, ListingArgs, ReportFormat, Work};
 use super::client::Client;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
-use super::pages;
 use super::progress::Shown;
 use super::report::{Listing, Wanted, fields, value};
+use super::{pages, pvck};
 use crate::api::{Failure, Reply, Request};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -24,13 +24,10 @@ pub fn main(args: Vec<OsString>) -> u8 {
     let verb = verb_of(&args);
     let outcome = cli.verb.work().and_then(|work| match work {
         Work::Ask(ask) => Session::new(&cli.global, &verb).run(ask),
-        Work::Pvck { path, .. } => Err(failure(
-            EXIT_FAILED,
-            path.display().to_string(),
-            "cannot check",
-            "this build cannot read the metadata format",
-            "",
-        )),
+        Work::Pvck { path, dump } => pvck::run(&path, dump).and_then(|checked| {
+            done_or(io::stdout().lock().write_all(checked.text.as_bytes()))?;
+            checked.damage.map_or(Ok(()), Err)
+        }),
         Work::Completions(shell) => {
             done_or(pages::completions(shell, &mut io::stdout().lock())).map(|_| ())
         }

@@ -306,8 +306,8 @@ impl LvrenameArgs {
         };
         let lv = lv_name(&old).map_err(|why| wrong(&old, why))?;
         let in_group = format!("{}/", lv.vg);
-        let new =
-            name(new.strip_prefix(&in_group).unwrap_or(new)).map_err(|why| wrong(new, why))?;
+        let new = name(new.strip_prefix(&in_group).unwrap_or(new))
+            .map_err(|why| wrong(new, why.to_string()))?;
         Ok(Work::Ask(Ask::one(Command::Lvrename { lv, new })))
     }
 }

@@ -224,6 +224,13 @@ static PLEX: Table = Table {
             Text,
             "Disks and first extents of its subdisks.",
         ),
+        extra("lv_size", "LSize", Size, "Size of the volume."),
+        extra(
+            "plex_segments",
+            "Segments",
+            Text,
+            "PATH:OFFSET+LENGTH of its subdisks in plex order, in bytes.",
+        ),
     ],
 };
 
