@@ -119,6 +119,7 @@ static PV: Table = Table {
         shown("pv_size", "PSize", Size, "Size of the extents."),
         shown("pv_free", "PFree", Size, "Size of the free extents."),
         extra("pv_uuid", "PV UUID", Text, "Identity, also in the label."),
+        extra("dev_size", "DevSize", Size, "Size of the whole disk."),
     ],
 };
 
@@ -146,6 +147,18 @@ static VG: Table = Table {
             "Seq",
             Number,
             "Number of the newest metadata commit.",
+        ),
+        extra(
+            "vg_missing_pv_count",
+            "#PVMissing",
+            Number,
+            "Number of disks that are not here.",
+        ),
+        extra(
+            "vg_trouble",
+            "Trouble",
+            Text,
+            "Why it cannot be changed, where that is so.",
         ),
     ],
 };
@@ -180,13 +193,26 @@ static LV: Table = Table {
             Text,
             "Block device or NBD URI where it is served.",
         ),
-        extra("lv_open", "Open", Text, "Open by somebody or not."),
+        extra("lv_open", "Open", Number, "How many have it open."),
         extra(
             "lv_io_mode",
             "IoMode",
             Text,
             "How its data moves: zero-copy, user-copy, mapped, nbd.",
         ),
+        extra(
+            "lv_attr",
+            "Attr",
+            Text,
+            "Attributes: (m)irrored or (f)eed, (w)riteable or (r)ead-only, (a)ctive, (o)pen, health (r)esync (p)artial (X) failed.",
+        ),
+        extra(
+            "lv_frontend",
+            "Frontend",
+            Text,
+            "Front end asked for: ublk, nbd, both, auto.",
+        ),
+        extra("lv_region_size", "Region", Size, "Unit of dirty tracking."),
     ],
 };
 
@@ -231,6 +257,7 @@ static PLEX: Table = Table {
             Text,
             "PATH:OFFSET+LENGTH of its subdisks in plex order, in bytes.",
         ),
+        extra("plex_uuid", "Plex UUID", Text, "Identity."),
     ],
 };
 
@@ -316,6 +343,7 @@ static PEER: Table = Table {
             Text,
             "Addresses for the payload.",
         ),
+        extra("peer_transport", "Transport", Text, "tls or plaintext."),
     ],
 };
 
