@@ -131,7 +131,7 @@ fn help_on_fields() {
     let Wanted::Help(text) = fields_of("help").resolve(ReportKind::Vg, false).unwrap() else {
         panic!("help was wanted");
     };
-    assert!(text.contains("  * vg_name         Name.\n"), "{text}");
+    assert!(text.contains("  * vg_name              Name.\n"), "{text}");
     assert!(text.contains("    vg_seqno "), "{text}");
 }
 
