@@ -7,5 +7,11 @@
 mod command;
 mod reply;
 
+/// Longest request, in bytes, with the end of its line. Who sends more is not a client.
+pub const REQUEST_LINE_MAX: usize = 1 << 20;
+
+/// Longest reply line, in bytes. Longer listings are sent in several [`Reply::Report`]s.
+pub const REPLY_LINE_MAX: usize = 64 << 20;
+
 pub use command::*;
 pub use reply::*;

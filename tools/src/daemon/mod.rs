@@ -29,6 +29,7 @@ pub mod disks;
 pub mod error;
 pub mod events;
 pub mod feed_hook;
+pub mod feeds;
 pub mod frontend;
 pub mod groups;
 mod logging;

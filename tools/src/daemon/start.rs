@@ -33,6 +33,7 @@ async fn serve(config: Config, warnings: &[String]) -> Result<(), StartError> {
         tracing::warn!("{warning}");
     }
     let listener = server::bind(&node.config.socket)?;
+    super::feeds::Feeds::start(&node).await?;
     node.clone().start().await?;
     if let Some(address) = node.config.metrics {
         node.spawn(metrics::serve(node.clone(), metrics::bind(address).await?));

@@ -97,7 +97,8 @@ fn feed(feed: &Feed) -> FeedLayout {
     FeedLayout {
         id: FeedId(feed.map_slot),
         mode: feed.mode,
-        fresh: feed.direction == Direction::Out && !feed.seeded,
+        // Without a session nothing has flowed; with one, the log knows what is missing.
+        fresh: feed.direction == Direction::Out && feed.epochs.is_empty(),
     }
 }
 

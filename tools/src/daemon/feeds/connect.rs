@@ -122,8 +122,7 @@ async fn attempt(feeds: &Arc<Feeds>, entry: &Arc<FeedEntry>) -> Result<Outcome, 
         .node
         .lane(&lv)
         .ok_or_else(|| NoSession::Later("the volume is not active".into()))?
-        .handle
-        .clone();
+        ;
     let peer = feeds
         .node
         .peers
@@ -173,7 +172,7 @@ impl Feeds {
                 .fingerprint
                 .parse()
                 .map_err(|error| format!("the peer's fingerprint: {error}"))?;
-            let config = client_config(&self.identity, fingerprint)
+            let config = client_config(&self.node.key, fingerprint)
                 .map_err(|error| format!("TLS: {error}"))?;
             Security::Tls(config)
         };

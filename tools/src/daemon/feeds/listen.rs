@@ -31,7 +31,7 @@ impl KnownPeers for PeerList {
 /// Accepts peers until the daemon stops.
 pub async fn serve(feeds: Arc<Feeds>, listener: TcpListener) {
     let tls = match server_config(
-        &feeds.identity,
+        &feeds.node.key,
         Arc::new(PeerList(Arc::downgrade(&feeds))),
     ) {
         Ok(tls) => tls,

@@ -31,7 +31,6 @@ use super::{BoxFuture, FeedService, StartError};
 use crate::api::{Command, Failure, LvName, ReportKind, Row};
 use crate::lane::LaneHandle;
 use entry::FeedEntry;
-use feedplex::identity::Identity;
 use feedplex::session::{Event, FeedState};
 use registry::Registry;
 use std::collections::BTreeMap;
@@ -50,8 +49,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Feeds {
     /// The node.
     pub node: Arc<Node>,
-    /// Its key.
-    pub identity: Arc<Identity>,
     /// Data streams that sessions expect.
     pub registry: Registry,
     entries: Mutex<BTreeMap<Uuid, Arc<FeedEntry>>>,
@@ -64,10 +61,8 @@ pub fn is_tracked(feed: &Feed) -> bool {
 }
 
 impl Feeds {
-    /// Loads the node's key, opens the feed port if there is one, and registers with the node.
+    /// Opens the feed port if there is one, and registers with the node.
     pub async fn start(node: &Arc<Node>) -> Result<Arc<Self>, StartError> {
-        let identity = Identity::load_or_create(node.state.path())
-            .map_err(|error| StartError::Identity(super::verbs::chain(&error)))?;
         let listener = match node.config.listen {
             None => None,
             Some(address) => Some(TcpListener::bind(address).await.map_err(|source| {
@@ -79,7 +74,6 @@ impl Feeds {
         };
         let feeds = Arc::new_cyclic(|me| Self {
             node: node.clone(),
-            identity: Arc::new(identity),
             registry: Registry::default(),
             entries: Mutex::new(BTreeMap::new()),
             me: me.clone(),
@@ -278,10 +272,6 @@ impl FeedService for Feeds {
             .values()
             .any(|entry| entry.peer == peer && entry.running().is_some());
         if connected { "connected" } else { "idle" }.into()
-    }
-
-    fn fingerprint(&self) -> String {
-        self.identity.fingerprint().to_string()
     }
 
     fn activated(&self, lv: &LvName) {

@@ -689,7 +689,7 @@ impl Feeds {
         SessionConfig {
             node: self.node.identity.uuid,
             name: self.node.identity.name.clone(),
-            fingerprint: self.identity.fingerprint().to_string(),
+            fingerprint: self.node.key.fingerprint().to_string(),
             fresh: FreshIds {
                 epoch: Uuid::new_v4(),
                 session: Uuid::new_v4(),

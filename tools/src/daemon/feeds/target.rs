@@ -4,7 +4,8 @@ use super::Feeds;
 use super::entry::FeedEntry;
 use super::record::{self, Ask};
 use super::run::PeerLink;
-use crate::api::LvName;
+use crate::api::{Command, Failure, LvName, SizeSpec};
+use crate::daemon::verbs::{Ctx, Out};
 use crate::lane::LaneHandle;
 use blockio::ByteRange;
 use feedplex::access::{Right, Rules};
@@ -133,8 +134,17 @@ impl Feeds {
             );
             return Err(refuse(RefusalCode::SinkTooSmall, text));
         }
-        crate::daemon::verbs::create_for_feed(&self.node, lv, handshake.size)
-            .await
+        self.own_command(Command::Lvcreate {
+            lv: lv.clone(),
+            size: SizeSpec::Bytes(handshake.size),
+            mirrors: 0,
+            stripes: 1,
+            stripe_size: None,
+            pvs: Vec::new(),
+            inactive: false,
+            frontend: None,
+        })
+        .await
             .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;
         self.node.event(
             "lv-created",
@@ -144,8 +154,24 @@ impl Feeds {
         Ok(true)
     }
 
+    /// Runs a verb for itself; what it has to say goes nowhere.
+    async fn own_command(&self, command: Command) -> Result<(), Failure> {
+        let (sender, _replies) = tokio::sync::mpsc::unbounded_channel();
+        let ctx = Ctx {
+            node: self.node.clone(),
+            test: false,
+            yes: true,
+            out: Out::new(sender),
+        };
+        crate::daemon::verbs::dispatch(&ctx, &command).await
+    }
+
     async fn unmake(&self, lv: &LvName) {
-        if let Err(failure) = crate::daemon::verbs::remove_for_feed(&self.node, lv).await {
+        let remove = Command::Lvremove {
+            lv: lv.clone(),
+            force: true,
+        };
+        if let Err(failure) = self.own_command(remove).await {
             tracing::warn!(%failure, "a volume made for a refused feed is left");
         }
     }
@@ -167,8 +193,7 @@ impl Feeds {
             .node
             .lane(lv)
             .ok_or_else(|| local("the volume is not active".into()))?
-            .handle
-            .clone();
+            ;
         let (view, volume) = self
             .node
             .volume(lv)

@@ -1,0 +1,80 @@
+# Build, test, install. `make` alone says what there is.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+need := tools/scripts/need.sh
+release := target/release
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test unit e2e vm-test bench fmt lint man install uninstall clean
+
+help: ## say what there is
+	@echo "make TARGET:"
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14 | \
+	    if [ -e tests/tests/sim.rs ]; then cat; else sed '/^  sim /d'; fi
+
+build: ## build volmgr and volmgrd into target/release
+	@$(need) build
+	$(CARGO) build --release --locked -p tools
+
+demo: build ## backup and restore of a real filesystem between two nodes on this machine
+	@$(need) demo
+	tests/demo/demo.sh
+
+test: ## everything that runs without a virtual machine: fmt, lint, unit, e2e
+	@$(need) build test
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory e2e
+
+unit: ## the tests of the crates
+	$(CARGO) test --workspace --locked
+
+e2e: build ## real programs on this machine (tests/e2e)
+	@$(need) test
+	tests/e2e/run
+
+vm-test: build ## real kernels in QEMU (tests/vm)
+	@$(need) vm
+	tests/vm/run
+
+bench: build ## figures beside those of others (tests/bench)
+	@$(need) bench
+	tests/bench/run
+
+ifneq ($(wildcard tests/tests/sim.rs),)
+.PHONY: sim
+sim: ## whole nodes over simulated disks and networks; SEED=… replays one
+	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
+endif
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+lint: ## check format and clippy's opinion
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+man: build ## write the man pages to target/man
+	rm -rf target/man
+	$(release)/volmgr man --dir target/man
+
+install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
+	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
+	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(release)/volmgr completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr
+	$(release)/volmgr completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_volmgr
+	$(release)/volmgr completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish
+
+uninstall: ## remove what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_volmgr $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,29 @@
+# Sourced by every case, in the guest: helpers, and a daemon with disks in RAM.
+set -euo pipefail
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 LC_ALL=C
+bin=/job/bin
+node_pids=()
+
+die() { echo "FAILED: $*" >&2; exit 1; }
+need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
+wait_for() { # seconds command...
+    local n=$(($1 * 10)); shift
+    for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
+    die "waited in vain for: $*"
+}
+ip link set lo up 2>/dev/null || true
+
+node_start() { # name [extra options]
+    local name=$1; shift
+    mkdir -p "/run/$name"
+    "$bin/volmgrd" --foreground --config /dev/null --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
+        --listen 127.0.0.1:0 --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
+    node_pids+=($!)
+    eval "pid_$name=$!"
+    wait_for 20 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
+}
+v() { local name=$1; shift; "$bin/volmgr" --socket "/run/$name/sock" "$@"; }
+value() { local name=$1; shift; v "$name" "$@" --noheadings | sed 's/^ *//; s/ *$//'; }
+ram_disks() { # count size_mb -> /dev/ram0...
+    modprobe brd rd_nr="$1" rd_size=$(($2 * 1024))
+}

@@ -1,0 +1,330 @@
+//! Verbs for volume groups.
+
+use super::parse::{absolute, absolute_all, name};
+use super::{Ask, Work};
+use crate::api::{Command, Failure, ReportKind};
+use crate::cli::report::ReportArgs;
+use crate::cli::size::parse_mib;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// `-a y`, `-a n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    /// Yes.
+    Y,
+    /// No.
+    N,
+}
+
+pub const VGCREATE: &str = "EXAMPLES:
+  volmgr vgcreate vg0 /dev/sdb /dev/sdc
+  volmgr vgcreate -s 16m vg0 disk1.img disk2.img";
+
+/// `vgcreate`
+#[derive(Debug, Args)]
+pub struct VgcreateArgs {
+    /// Size of an extent: a power of two, 64k to 1g; plain number: MiB [default: 4m]
+    #[arg(short = 's', long, value_name = "EXTENT", value_parser = parse_mib)]
+    physicalextentsize: Option<u64>,
+    /// Also use disks on which something else is found: it is lost
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// Name of the new group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+    /// Disks; those without a label get one
+    #[arg(required = true, value_name = "PV")]
+    pvs: Vec<PathBuf>,
+}
+
+impl VgcreateArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgcreate {
+            vg: self.vg,
+            pvs: absolute_all(&self.pvs)?,
+            extent_size: self.physicalextentsize,
+            force: self.force,
+        })))
+    }
+}
+
+pub const VGS: &str = "EXAMPLES:
+  volmgr vgs
+  volmgr vgs vg0 --reportformat json --units b --nosuffix";
+
+/// `vgs`
+#[derive(Debug, Args)]
+pub struct VgsArgs {
+    /// Only these
+    #[arg(value_parser = name, value_name = "VG")]
+    vgs: Vec<String>,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl VgsArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let kind = ReportKind::Vg;
+        let command = |vg| Command::Report {
+            kind,
+            vg,
+            lv: None,
+            peer: None,
+        };
+        let commands = if self.vgs.is_empty() {
+            vec![command(None)]
+        } else {
+            self.vgs.into_iter().map(|vg| command(Some(vg))).collect()
+        };
+        Ok(Work::Ask(Ask::list(commands, kind, self.report)))
+    }
+}
+
+pub const VGEXTEND: &str = "EXAMPLES:
+  volmgr vgextend vg0 /dev/sdd";
+
+/// `vgextend`
+#[derive(Debug, Args)]
+pub struct VgextendArgs {
+    /// Also use disks on which something else is found: it is lost
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+    /// Disks; those without a label get one
+    #[arg(required = true, value_name = "PV")]
+    pvs: Vec<PathBuf>,
+}
+
+impl VgextendArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgextend {
+            vg: self.vg,
+            pvs: absolute_all(&self.pvs)?,
+            force: self.force,
+        })))
+    }
+}
+
+pub const VGREDUCE: &str = "EXAMPLES:
+  volmgr vgreduce vg0 /dev/sdd
+  volmgr vgreduce --removemissing vg0      forget disks that will not come back";
+
+/// `vgreduce`
+#[derive(Debug, Args)]
+pub struct VgreduceArgs {
+    /// Take out the disks that are missing
+    #[arg(long)]
+    removemissing: bool,
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+    /// Disks without a volume on them
+    #[arg(required_unless_present = "removemissing", value_name = "PV")]
+    pvs: Vec<PathBuf>,
+}
+
+impl VgreduceArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgreduce {
+            vg: self.vg,
+            pvs: absolute_all(&self.pvs)?,
+            missing: self.removemissing,
+        })))
+    }
+}
+
+pub const VGREMOVE: &str = "EXAMPLES:
+  volmgr vgremove vg0
+  volmgr vgremove -y --force vg0      with its volumes";
+
+/// `vgremove`
+#[derive(Debug, Args)]
+pub struct VgremoveArgs {
+    /// Remove its volumes, too
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// The groups
+    #[arg(required = true, value_parser = name, value_name = "VG")]
+    vgs: Vec<String>,
+}
+
+impl VgremoveArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let question = match self.force {
+            true => format!(
+                "Remove {} with all volumes and their data?",
+                self.vgs.join(", ")
+            ),
+            false => format!("Remove {}?", self.vgs.join(", ")),
+        };
+        let force = self.force;
+        let commands = self
+            .vgs
+            .into_iter()
+            .map(|vg| Command::Vgremove { vg, force });
+        Ok(Work::Ask(Ask::all(commands.collect()).confirmed(question)))
+    }
+}
+
+pub const VGRENAME: &str = "EXAMPLES:
+  volmgr vgrename vg0 archive";
+
+/// `vgrename`
+#[derive(Debug, Args)]
+pub struct VgrenameArgs {
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+    /// Its new name
+    #[arg(value_parser = name, value_name = "NEW")]
+    new: String,
+}
+
+impl VgrenameArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgrename {
+            vg: self.vg,
+            new: self.new,
+        })))
+    }
+}
+
+pub const VGCHANGE: &str = "EXAMPLES:
+  volmgr vgchange -ay vg0
+  volmgr vgchange -an      all groups";
+
+/// `vgchange`
+#[derive(Debug, Args)]
+pub struct VgchangeArgs {
+    /// Activate (y) or deactivate (n)
+    #[arg(short = 'a', long, value_enum, value_name = "y|n")]
+    activate: YesNo,
+    /// The groups; all without
+    #[arg(value_parser = name, value_name = "VG")]
+    vgs: Vec<String>,
+}
+
+impl VgchangeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let active = self.activate == YesNo::Y;
+        let command = |vg| Command::Vgchange { vg, active };
+        let commands = if self.vgs.is_empty() {
+            vec![command(None)]
+        } else {
+            self.vgs.into_iter().map(|vg| command(Some(vg))).collect()
+        };
+        Ok(Work::Ask(Ask::all(commands)))
+    }
+}
+
+pub const VGEXPORT: &str = "EXAMPLES:
+  volmgr vgchange -an vg0 && volmgr vgexport vg0";
+
+/// `vgexport`
+#[derive(Debug, Args)]
+pub struct VgexportArgs {
+    /// The group; its volumes must be inactive
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+}
+
+impl VgexportArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgexport { vg: self.vg })))
+    }
+}
+
+pub const VGIMPORT: &str = "EXAMPLES:
+  volmgr vgscan && volmgr vgimport vg0";
+
+/// `vgimport`
+#[derive(Debug, Args)]
+pub struct VgimportArgs {
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+}
+
+impl VgimportArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgimport { vg: self.vg })))
+    }
+}
+
+pub const VGCFGBACKUP: &str = "EXAMPLES:
+  volmgr vgcfgbackup vg0
+  volmgr vgcfgbackup -f vg0.txt vg0";
+
+/// `vgcfgbackup`
+#[derive(Debug, Args)]
+pub struct VgcfgbackupArgs {
+    /// The file; without, one in the daemon's archive
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+}
+
+impl VgcfgbackupArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgcfgbackup {
+            vg: self.vg,
+            file: self.file.as_deref().map(absolute).transpose()?,
+        })))
+    }
+}
+
+pub const VGCFGRESTORE: &str = "EXAMPLES:
+  volmgr vgcfgrestore -f vg0.txt vg0";
+
+/// `vgcfgrestore`
+#[derive(Debug, Args)]
+pub struct VgcfgrestoreArgs {
+    /// The file; without, the newest in the daemon's archive
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Also when volumes are lost by it
+    #[arg(long)]
+    force: bool,
+    /// The group
+    #[arg(value_parser = name, value_name = "VG")]
+    vg: String,
+}
+
+impl VgcfgrestoreArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let question = format!("Replace the metadata of {}?", self.vg);
+        Ok(Work::Ask(
+            Ask::one(Command::Vgcfgrestore {
+                vg: self.vg,
+                file: self.file.as_deref().map(absolute).transpose()?,
+                force: self.force,
+            })
+            .confirmed(question),
+        ))
+    }
+}
+
+pub const VGSCAN: &str = "EXAMPLES:
+  volmgr vgscan
+  volmgr vgscan /srv/disks/disk1.img      look here, too";
+
+/// `vgscan`
+#[derive(Debug, Args)]
+pub struct VgscanArgs {
+    /// Disks to look at besides those known
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+impl VgscanArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgscan {
+            paths: absolute_all(&self.paths)?,
+        })))
+    }
+}

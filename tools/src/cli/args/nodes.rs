@@ -1,0 +1,232 @@
+//! Verbs for nodes and peers, events and status; and those that need no daemon.
+
+use super::parse::{address, fingerprint, name};
+use super::{Ask, Work};
+use crate::api::{Command, Failure, ReportKind};
+use crate::cli::report::ReportArgs;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+pub const PEERADD: &str = "RULES:
+  feed, read, create or all; with :PATTERN over VG/LV (shell globs); ! in front excludes.
+  Without a rule the peer may do nothing here.
+
+EXAMPLES:
+  volmgr peeradd backup 192.0.2.7:7600 --fingerprint sha256:…
+  volmgr peeradd web1 192.0.2.8:7600 --fingerprint sha256:… \\
+      --allow 'all:vgb/*' --allow '!all:vgb/secret*'";
+
+/// `peeradd`
+#[derive(Debug, Args)]
+pub struct PeeraddArgs {
+    /// Name of the peer, of your choice
+    #[arg(value_parser = name, value_name = "NAME")]
+    name: String,
+    /// Where its daemon listens
+    #[arg(value_parser = address, value_name = "ADDR:PORT")]
+    addr: String,
+    /// Fingerprint of its key: 'volmgr nodeshow' over there prints it
+    #[arg(long, value_parser = fingerprint, value_name = "F")]
+    fingerprint: String,
+    /// Address for the payload, where that goes another way; may be repeated
+    #[arg(long, value_parser = address, value_name = "ADDR:PORT", value_delimiter = ',')]
+    data: Vec<String>,
+    /// What it may do here; may be repeated
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Without TLS, for a network of its own that is trusted; both sides must say so
+    #[arg(long)]
+    plaintext: bool,
+}
+
+impl PeeraddArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Peeradd {
+            name: self.name,
+            addr: self.addr,
+            fingerprint: self.fingerprint,
+            data: self.data,
+            allow: self.allow,
+            plaintext: self.plaintext,
+        })))
+    }
+}
+
+fn report(kind: ReportKind, report: ReportArgs) -> Ask {
+    let command = Command::Report {
+        kind,
+        vg: None,
+        lv: None,
+        peer: None,
+    };
+    Ask::list(vec![command], kind, report)
+}
+
+pub const PEERS: &str = "EXAMPLES:
+  volmgr peers
+  volmgr peers -o +peer_data_addrs";
+
+/// `peers`
+#[derive(Debug, Args)]
+pub struct PeersArgs {
+    /// Only these
+    #[arg(value_parser = name, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl PeersArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let mut ask = report(ReportKind::Peer, self.report);
+        if let Some(listing) = &mut ask.listing {
+            listing.names = self.names;
+        }
+        Ok(Work::Ask(ask))
+    }
+}
+
+pub const PEERREMOVE: &str = "EXAMPLES:
+  volmgr peerremove backup";
+
+/// `peerremove`
+#[derive(Debug, Args)]
+pub struct PeerremoveArgs {
+    /// The peer
+    #[arg(value_parser = name, value_name = "NAME")]
+    name: String,
+}
+
+impl PeerremoveArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Peerremove { name: self.name })))
+    }
+}
+
+pub const NODESHOW: &str = "EXAMPLES:
+  volmgr nodeshow
+  volmgr nodeshow --noheadings -o node_fingerprint";
+
+/// `nodeshow`
+#[derive(Debug, Args)]
+pub struct NodeshowArgs {
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl NodeshowArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(report(ReportKind::Node, self.report)))
+    }
+}
+
+pub const EVENTS: &str = "EXAMPLES:
+  volmgr events
+  volmgr events --follow --reportformat json      one document for each event";
+
+/// `events`
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on as things happen, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl EventsArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let follow = self.follow;
+        let command = Command::Events { follow };
+        let mut ask = Ask::list(vec![command], ReportKind::Event, self.report);
+        if let Some(listing) = &mut ask.listing {
+            listing.follow = follow;
+        }
+        Ok(Work::Ask(ask))
+    }
+}
+
+pub const STATUS: &str = "EXAMPLES:
+  volmgr status";
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {}
+
+impl StatusArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask {
+            text_wanted: true,
+            ..Ask::one(Command::Status)
+        }))
+    }
+}
+
+/// What `pvck --dump` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PvckDump {
+    /// The label.
+    Label,
+    /// The metadata and all records found.
+    Metadata,
+    /// The dirty-region logs of the volumes.
+    Dirty,
+}
+
+pub const PVCK: &str = "EXAMPLES:
+  volmgr pvck /dev/sdb                      exit code 5 when something is damaged
+  volmgr pvck --dump metadata disk.img";
+
+/// `pvck`
+#[derive(Debug, Args)]
+pub struct PvckArgs {
+    /// Print this instead of checking
+    #[arg(long, value_enum)]
+    dump: Option<PvckDump>,
+    /// The disk; it is only read
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+impl PvckArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Pvck {
+            path: self.path,
+            dump: self.dump,
+        })
+    }
+}
+
+pub const COMPLETIONS: &str = "EXAMPLES:
+  volmgr completions bash > /etc/bash_completion.d/volmgr";
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    shell: clap_complete::Shell,
+}
+
+impl CompletionsArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Completions(self.shell))
+    }
+}
+
+pub const MAN: &str = "EXAMPLES:
+  volmgr man --dir /usr/local/share/man/man1";
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The folder
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+impl ManArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::ManPages(self.dir))
+    }
+}

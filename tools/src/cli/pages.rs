@@ -1,0 +1,25 @@
+//! Texts made from the definitions of the command line: completions and man pages.
+
+use super::args::Cli;
+use super::failure::{EXIT_FAILED, failure};
+use crate::api::Failure;
+use clap::CommandFactory;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes the completions for a shell.
+pub fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "volmgr", &mut text);
+    out.write_all(&text)
+}
+
+/// Writes `volmgr.1` and a page for each verb into a folder, which is made where it is not there.
+pub fn man_pages(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .map_err(|error| {
+            let object = dir.display().to_string();
+            failure(EXIT_FAILED, object, "cannot write man pages", error, "")
+        })
+}

@@ -1,0 +1,365 @@
+//! From a command line to an exit code.
+
+use super::args::{Ask, Cli, Global, ListingArgs, ReportFormat, Work};
+use super::client::Client;
+use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
+use super::progress::Shown;
+use super::report::{Listing, Wanted, fields, value};
+use super::{pages, pvck};
+use crate::api::{Failure, Reply, Request};
+use crate::paths::Paths;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// Runs the tool on these arguments (the program's name first) and returns the exit code.
+pub fn main(args: Vec<OsString>) -> u8 {
+    let args = with_verb_of_link(args);
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return report_parse_error(&error, &args),
+    };
+    let verb = verb_of(&args);
+    let outcome = cli.verb.work().and_then(|work| match work {
+        Work::Ask(ask) => Session::new(&cli.global, &verb).run(ask),
+        Work::Pvck { path, dump } => pvck::run(&path, dump).and_then(|checked| {
+            done_or(io::stdout().lock().write_all(checked.text.as_bytes()))?;
+            checked.damage.map_or(Ok(()), Err)
+        }),
+        Work::Completions(shell) => {
+            done_or(pages::completions(shell, &mut io::stdout().lock())).map(|_| ())
+        }
+        Work::ManPages(dir) => pages::man_pages(&dir),
+    });
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            complain(&line(&verb, &failure));
+            failure.code
+        }
+    }
+}
+
+/// Writes a line to standard error. Where that is closed there is nobody left to tell.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Invoked through a symbolic link named after a verb, the tool is that verb.
+fn with_verb_of_link(mut args: Vec<OsString>) -> Vec<OsString> {
+    let invoked = args.first().map(Path::new).and_then(Path::file_name);
+    let verb = invoked.filter(|name| {
+        Cli::command()
+            .get_subcommands()
+            .any(|verb| *name == verb.get_name())
+    });
+    if let Some(verb) = verb.map(OsString::from) {
+        args.splice(0..1, ["volmgr".into(), verb]);
+    }
+    args
+}
+
+/// The verb in these arguments, for messages; empty where there is none.
+fn verb_of(args: &[OsString]) -> String {
+    let command = Cli::command();
+    args.iter()
+        .skip(1)
+        .filter_map(|arg| arg.to_str())
+        .find(|arg| command.find_subcommand(arg).is_some())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Help and version go to standard output; everything else is one line on standard error.
+fn report_parse_error(error: &clap::Error, args: &[OsString]) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return match done_or(error.print()) {
+                Ok(_) => 0,
+                Err(failure) => {
+                    complain(&line("", &failure));
+                    failure.code
+                }
+            };
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            complain(&error.render().to_string());
+            return EXIT_COMMAND_LINE;
+        }
+        _ => {}
+    }
+    let context = |kind| error.get(kind).map(context_text).unwrap_or_default();
+    // The last is the most similar one.
+    let suggestion = |kind| match error.get(kind)? {
+        ContextValue::Strings(texts) => Some(format!("did you mean {}?", texts.last()?)),
+        ContextValue::String(text) => Some(format!("did you mean {text}?")),
+        _ => None,
+    };
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let object = context(ContextKind::InvalidSubcommand);
+        let hint = suggestion(ContextKind::SuggestedSubcommand)
+            .unwrap_or_else(|| "'volmgr help' lists the verbs".into());
+        let wrong = failure(EXIT_NO_SUCH_VERB, object, "no such verb", "", hint);
+        complain(&line("", &wrong));
+        return EXIT_NO_SUCH_VERB;
+    }
+    let verb = verb_of(args);
+    let object = context(ContextKind::InvalidArg);
+    let why = match error.kind() {
+        ErrorKind::MissingRequiredArgument => "missing".to_owned(),
+        ErrorKind::UnknownArgument => "no such option or one argument too many".to_owned(),
+        // What clap says in its first line, and the source of it where a value was refused.
+        _ => {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.trim_start_matches("error: ").to_owned()
+        }
+    };
+    let hint = suggestion(ContextKind::SuggestedArg)
+        .or_else(|| suggestion(ContextKind::SuggestedValue))
+        .or_else(|| match context(ContextKind::ValidValue) {
+            values if values.is_empty() => None,
+            values => Some(format!("one of {values}")),
+        })
+        .unwrap_or_else(|| match verb.as_str() {
+            "" => "see 'volmgr help'".into(),
+            verb => format!("see 'volmgr help {verb}'"),
+        });
+    let wrong = failure(EXIT_COMMAND_LINE, object, "wrong command line", why, hint);
+    complain(&line(&verb, &wrong));
+    EXIT_COMMAND_LINE
+}
+
+fn context_text(value: &ContextValue) -> String {
+    match value {
+        ContextValue::String(text) => text.clone(),
+        ContextValue::Strings(texts) => texts.join(" "),
+        ContextValue::Number(number) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// A reader that has gone (`volmgr lvs | head -1`) is no failure, but nothing is left to do: `false`.
+fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(failure(
+            EXIT_FAILED,
+            "standard output",
+            "cannot write",
+            error,
+            "",
+        )),
+    }
+}
+
+/// One invocation that asks the daemon.
+struct Session<'a> {
+    global: &'a Global,
+    verb: &'a str,
+    socket: PathBuf,
+    shown: Shown,
+}
+
+impl<'a> Session<'a> {
+    fn new(global: &'a Global, verb: &'a str) -> Self {
+        Session {
+            global,
+            verb,
+            socket: match &global.socket {
+                Some(path) => path.clone(),
+                None => Paths::of_process().socket,
+            },
+            shown: Shown::new(global.quiet > 0, io::stderr().is_terminal()),
+        }
+    }
+
+    fn run(mut self, ask: Ask) -> Result<(), Failure> {
+        let json = self.global.reportformat == ReportFormat::Json;
+        let mut listing = match &ask.listing {
+            None => None,
+            Some(args) => match args.report.resolve(args.kind, json)? {
+                Wanted::Help(text) => {
+                    return done_or(io::stdout().write_all(text.as_bytes())).map(|_| ());
+                }
+                Wanted::Listing(options) => Some(Listing::new(options)),
+            },
+        };
+        let yes = self.confirm(ask.question.as_deref())?;
+        let follow = ask.listing.as_ref().is_some_and(|listing| listing.follow);
+        let mut worst: Option<Failure> = None;
+        let mut unmatched = ask.listing.as_ref().map_or(Vec::new(), |l| l.names.clone());
+        for command in &ask.commands {
+            let request = Request {
+                test: self.global.test,
+                yes,
+                command: command.clone(),
+            };
+            match self.ask(&request, &ask, listing.as_mut(), &mut unmatched) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // The other objects still get their turn, as with LVM. Without a daemon, or after
+                // Ctrl-C, none does.
+                Err(failed) if failed.code == EXIT_FAILED || failed.code == EXIT_COMMAND_LINE => {
+                    if let Some(earlier) = worst.replace(failed) {
+                        complain(&line(self.verb, &earlier));
+                    }
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+        if let Some(listing) = &mut listing
+            && !follow
+            && !done_or(listing.print(&mut io::stdout().lock()))?
+        {
+            return Ok(());
+        }
+        if worst.is_none() && !unmatched.is_empty() {
+            let why = "the daemon knows none of that name";
+            worst = Some(failure(
+                EXIT_FAILED,
+                unmatched.join(", "),
+                "not found",
+                why,
+                "",
+            ));
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// Asks on a terminal. Elsewhere nobody can answer: the daemon is told that nobody said yes,
+    /// and refuses what it must not do without.
+    fn confirm(&self, question: Option<&str>) -> Result<bool, Failure> {
+        let Some(question) = question else {
+            return Ok(self.global.yes);
+        };
+        let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if self.global.yes || self.global.test || !terminal {
+            return Ok(self.global.yes);
+        }
+        let cannot = |error: io::Error| failure(EXIT_FAILED, "", "cannot ask", error, "use --yes");
+        let mut stderr = io::stderr();
+        write!(stderr, "{} [y/N]: ", one_line(question)).map_err(cannot)?;
+        stderr.flush().map_err(cannot)?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(cannot)?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(true),
+            _ => Err(failure(
+                EXIT_FAILED,
+                "",
+                "not done",
+                "the answer was no",
+                "",
+            )),
+        }
+    }
+
+    /// Sends one request and shows the replies; `false` when the reader of the output has gone.
+    fn ask(
+        &mut self,
+        request: &Request,
+        ask: &Ask,
+        mut listing: Option<&mut Listing>,
+        unmatched: &mut Vec<String>,
+    ) -> Result<bool, Failure> {
+        if self.global.verbose > 0 {
+            complain(&format!(
+                "volmgr: {}: asking {}",
+                self.verb,
+                self.socket.display()
+            ));
+        }
+        let mut client = Client::send(&self.socket, request, ask.limit)?;
+        loop {
+            let reply = client.next().inspect_err(|_| {
+                if let Some(line) = self.shown.finish(false) {
+                    complain(&format!("volmgr: {}: {line}", self.verb));
+                }
+            })?;
+            match reply {
+                Reply::Message { text } => {
+                    let wanted = ask.text_wanted || self.global.quiet == 0;
+                    if wanted && !done_or(self.shown.aside(|| print_text(&text)))? {
+                        return Ok(false);
+                    }
+                }
+                Reply::Warning { text } => self.shown.aside(|| {
+                    complain(&format!(
+                        "volmgr: {}: warning: {}",
+                        self.verb,
+                        one_line(&text)
+                    ));
+                }),
+                Reply::Progress(progress) => {
+                    for line in self.shown.update(&progress) {
+                        complain(&format!("volmgr: {}: {line}", self.verb));
+                    }
+                }
+                Reply::Report { key, mut rows } => {
+                    let (Some(listing), Some(args)) = (listing.as_deref_mut(), &ask.listing) else {
+                        let why = format!("a listing of '{key}' was not asked for");
+                        return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
+                    };
+                    keep_named(args, &mut rows, unmatched);
+                    listing.extend(rows);
+                    if args.follow {
+                        let mut out = io::stdout().lock();
+                        let outcome = listing.print_some(&mut out).and_then(|()| out.flush());
+                        if !done_or(outcome)? {
+                            return Ok(false);
+                        }
+                    }
+                }
+                Reply::Done => {
+                    if let Some(line) = self.shown.finish(true) {
+                        complain(&format!("volmgr: {}: {line}", self.verb));
+                    }
+                    return Ok(true);
+                }
+                Reply::Failed(failed) => {
+                    if let Some(line) = self.shown.finish(false) {
+                        complain(&format!("volmgr: {}: {line}", self.verb));
+                    }
+                    // A daemon of another version must not make a failure look like a success.
+                    let code = match failed.code {
+                        0 => EXIT_FAILED,
+                        code => code,
+                    };
+                    return Err(Failure { code, ..failed });
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the rows that were named on the command line and crosses their names off.
+fn keep_named(args: &ListingArgs, rows: &mut Vec<crate::api::Row>, unmatched: &mut Vec<String>) {
+    let Some(field) = fields::table(args.kind).sort.first() else {
+        return;
+    };
+    if args.names.is_empty() {
+        return;
+    }
+    rows.retain(|row| {
+        let name = value::format(&value::of_row(row, field), value::Units::default());
+        unmatched.retain(|unmatched| *unmatched != name);
+        args.names.contains(&name)
+    });
+}
+
+/// Writes text of the daemon's with an end of line, and nothing in it that moves the cursor.
+fn print_text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        let line: String = line
+            .chars()
+            .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
+            .collect();
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
