@@ -3,6 +3,7 @@
 use super::*;
 use crate::generation::{Intent, Role};
 use crate::wire::control::*;
+use crate::wire::preamble::Token;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ fn config() -> SessionConfig {
         fresh: FreshIds {
             epoch: id(50),
             session: id(51),
-            token: [1; 32],
+            token: Token([1; 32]),
             generations: [id(52), id(53)],
         },
         streams: 2,
@@ -315,7 +316,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Message::Accepted(Empty {})),
         (0u16..3).prop_map(|count| Message::StreamsOffer(StreamsOffer {
             session: id(51),
-            token: [0; 32],
+            token: Token([0; 32]),
             count,
         })),
         Just(Message::Ready(Empty {})),
@@ -407,7 +408,7 @@ proptest! {
         let mut running = sink();
         for message in [
             Message::Verdict(Verdict { flow: FlowKind::Incremental, epoch: id(50) }),
-            Message::StreamsOffer(StreamsOffer { session: id(51), token: [0; 32], count: 2 }),
+            Message::StreamsOffer(StreamsOffer { session: id(51), token: Token([0; 32]), count: 2 }),
             Message::SyncStarted(SyncStarted { round: 1, flow: FlowKind::Incremental, bytes: 0 }),
         ] {
             drive(&mut running, Event::Message(message), 0);

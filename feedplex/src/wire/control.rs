@@ -8,6 +8,7 @@
 //! message is for, and when it may come, is in [`crate::session`].
 
 use super::codec::{self, BODY_MAX, CodecError, wire_enum, wire_struct};
+use super::preamble::Token;
 use crate::generation::Intent;
 use crate::generation::Role;
 use thiserror::Error;
@@ -174,7 +175,7 @@ wire_struct! {
         /// The session, as in the preamble.
         pub session: Uuid,
         /// The secret, as in the preamble.
-        pub token: [u8; 32],
+        pub token: Token,
         /// Number of streams, the live stream included; at least 1.
         pub count: u16,
     }
