@@ -5,6 +5,7 @@ use crate::generation::{Intent, Lineage, Role};
 use crate::wire::control::{
     Ack, Bitmap, Handshake, Message, RefusalCode, Refused, StreamsOffer, WireRange,
 };
+use crate::wire::preamble::Token;
 use uuid::Uuid;
 
 /// Random names that the driver makes anew for each connection; a session makes none itself.
@@ -15,7 +16,7 @@ pub struct FreshIds {
     /// The session's name on data streams, used if this side is the source.
     pub session: Uuid,
     /// The secret of the data streams, used if this side is the source.
-    pub token: [u8; 32],
+    pub token: Token,
     /// Names of new generations.
     pub generations: [Uuid; 2],
 }

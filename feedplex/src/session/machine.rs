@@ -266,7 +266,7 @@ impl Session {
             return self.pause("paused by the admin".into());
         }
         match decide(&local.facts, &peer, local.rights, self.core.initiator) {
-            Err(code) => self.refuse(code, format!("{code:?}")),
+            Err(code) => self.refuse(code, code.to_string()),
             Ok(Decision { claim, flow }) => {
                 self.core.phase = Phase::Decided;
                 self.part = match claim.role {

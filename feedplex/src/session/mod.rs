@@ -56,3 +56,5 @@ pub use state::FeedState;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_single;

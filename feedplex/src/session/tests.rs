@@ -4,6 +4,7 @@
 use super::*;
 use crate::generation::{Intent, Role};
 use crate::wire::control::*;
+use crate::wire::preamble::Token;
 use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
@@ -187,7 +188,7 @@ impl World {
             fresh: FreshIds {
                 epoch: id(base),
                 session: id(base + 1),
-                token: [0; 32],
+                token: Token([0; 32]),
                 generations: [id(base + 2), id(base + 3)],
             },
             streams: 2,

@@ -8,8 +8,10 @@
 //! message is for, and when it may come, is in [`crate::session`].
 
 use super::codec::{self, BODY_MAX, CodecError, wire_enum, wire_struct};
+use super::preamble::Token;
 use crate::generation::Intent;
 use crate::generation::Role;
+use std::fmt;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -61,6 +63,32 @@ wire_enum! {
         Shutdown = 17,
         /// Not possible in the present state.
         WrongState = 18,
+    }
+}
+
+impl fmt::Display for RefusalCode {
+    /// For the admin: why, and what to do where one thing helps.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Version => "no protocol version in common",
+            Self::NoVolume => "no such volume at the peer",
+            Self::Access => "the access list does not allow it",
+            Self::SinkTooSmall => "the target is smaller than the source",
+            Self::ForeignData => "the target has content of its own",
+            Self::UnknownAtSource => "the source has no record of this feed any more",
+            Self::RolledBack => "one side is older than what the other has seen of it",
+            Self::Diverged => "both sides changed since they were last equal",
+            Self::SinkAhead => "the target changed since they were last equal",
+            Self::SourceNotConsistent => "the side to copy from is a half-done copy itself",
+            Self::RoleConflict => "both sides want the same role",
+            Self::Paused => "paused by the admin",
+            Self::Protocol => "the peer broke the protocol",
+            Self::Busy => "the volume is in use",
+            Self::Local => "a commit or I/O failed",
+            Self::Disagree => "the two sides judge the same facts differently",
+            Self::Shutdown => "shutting down",
+            Self::WrongState => "not possible in the present state",
+        })
     }
 }
 
@@ -174,7 +202,7 @@ wire_struct! {
         /// The session, as in the preamble.
         pub session: Uuid,
         /// The secret, as in the preamble.
-        pub token: [u8; 32],
+        pub token: Token,
         /// Number of streams, the live stream included; at least 1.
         pub count: u16,
     }

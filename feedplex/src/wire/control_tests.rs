@@ -85,7 +85,7 @@ fn every_message_survives() {
         Message::Accepted(Empty {}),
         Message::StreamsOffer(StreamsOffer {
             session: id(1),
-            token: [7; 32],
+            token: Token([7; 32]),
             count: 3,
         }),
         Message::Ready(Empty {}),

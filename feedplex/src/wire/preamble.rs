@@ -12,6 +12,10 @@
 //! inside, so that a token never shows; with [`Security::Plaintext`] there is one. The first byte
 //! is no ASCII and no TLS record type, so the first bytes tell a stranger from a peer.
 
+use super::codec::Field;
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use std::fmt;
 use thiserror::Error;
 use uuid::Uuid;
@@ -31,6 +35,16 @@ impl Token {
     pub fn matches(&self, other: &Self) -> bool {
         let differing = self.0.iter().zip(&other.0).fold(0, |d, (a, b)| d | (a ^ b));
         differing == 0
+    }
+}
+
+impl Field for Token {
+    const LEN_MIN: usize = 32;
+    fn put<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.put(encoder)
+    }
+    fn take<D: Decoder>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Field::take(decoder).map(Self)
     }
 }
 
