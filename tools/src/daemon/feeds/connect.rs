@@ -12,7 +12,7 @@ use feedplex::transport::{
     Connection, DataStream, Security, SocketOptions, TransportError, connect,
 };
 use feedplex::wire::control::{Message, PROTOCOL_VERSION, RefusalCode, Refused, StreamsOffer};
-use feedplex::wire::preamble::{self, Kind, Preamble, Token};
+use feedplex::wire::preamble::{self, Kind, Preamble};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,7 +226,7 @@ impl Feeds {
             let kind = Kind::Data {
                 session: offer.session,
                 stream,
-                token: Token(offer.token),
+                token: offer.token,
             };
             let connection = self.call(&peer, address, kind).await?;
             let data = connection

@@ -163,7 +163,7 @@ impl Feeds {
     /// Tells the lane what the metadata says now.
     async fn reconfigure(&self, entry: &FeedEntry) -> Result<(), String> {
         self.node
-            .reconfigure(&entry.lv())
+            .reconfigure(&entry.lv(), &[])
             .await
             .map_err(|failure| failure.to_string())
     }

@@ -169,7 +169,7 @@ impl Driver {
 
     async fn run(mut self, mut actions: VecDeque<Action>) -> Outcome {
         let mut last_word = String::new();
-        let mut reason = CloseReason::Failed;
+        let reason;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut look = tokio::time::interval(NUMBERS_EVERY);
         'session: loop {
@@ -202,7 +202,7 @@ impl Driver {
                     None => Event::Disconnected,
                 },
                 // The driver holds a sender itself, so the channel does not end.
-                Some(event) = self.event_inbox.recv() => event,
+                Some(event) = self.event_inbox.recv() => self.complete(event),
                 streams = next_streams(&mut self.streams_inbox) => match self.start(streams) {
                     Ok(()) => Event::StreamsUp,
                     Err(text) => {
@@ -222,6 +222,16 @@ impl Driver {
         Outcome {
             reason,
             text: if last_word.is_empty() { text } else { last_word },
+        }
+    }
+
+    /// The lane says that all is sent; only the streams know under which number.
+    fn complete(&self, event: Event) -> Event {
+        match (event, &self.streams) {
+            (Event::CaughtUp { .. }, Streams::Source(source)) => Event::CaughtUp {
+                live_sequence: source.live_sequence(),
+            },
+            (event, _) => event,
         }
     }
 
@@ -437,7 +447,7 @@ impl Driver {
         let arrivals =
             self.feeds
                 .registry
-                .expect(offer.session, Token(offer.token), peer.proved, count);
+                .expect(offer.session, offer.token, peer.proved, count);
         self.expected = Some(offer.session);
         tokio::spawn(async move {
             let streams = tokio::time::timeout(STREAMS_TIMEOUT, collect(arrivals, count)).await;
@@ -510,6 +520,7 @@ impl Driver {
                     bound.entry.refused(refused);
                 }
             }
+            Message::State(state) => bound.entry.update(|status| status.dirty = state.dirty),
             other => tracing::debug!("{} is for nobody", other.name()),
         }
     }
@@ -671,7 +682,6 @@ async fn commit(
     };
     let id: FeedId = feeds.feed_id(entry).ok_or("the feed's record is gone")?;
     if map == MapChange::AllDirty {
-        feeds.track(entry, change).await?;
         lane.set_all_dirty(id).await.map_err(failed)?;
     }
     feeds.commit_change(entry, |volume| record::apply(volume, entry.uuid, change))?;
@@ -697,7 +707,7 @@ impl Feeds {
                     let mut token = [0u8; 32];
                     token[..16].copy_from_slice(Uuid::new_v4().as_bytes());
                     token[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-                    token
+                    Token(token)
                 },
                 generations: [Uuid::new_v4(), Uuid::new_v4()],
             },

@@ -70,7 +70,7 @@ impl SinkStreams {
                 &format!("sink{number}-{name}"),
                 config,
                 stream,
-                device.clone(),
+                Arc::new(Handle(device.clone())),
                 of_stream.clone(),
                 entry.counters.clone(),
                 on_end(),
@@ -246,9 +246,11 @@ impl Device {
 }
 
 /// A receiver holds the device by this.
-impl SinkDevice for Arc<Device> {
+struct Handle(Arc<Device>);
+
+impl SinkDevice for Handle {
     fn begin_write(&self, range: ByteRange) -> Result<WriteGrant, IoError> {
-        let grant = self.lane.begin_write(range)?;
+        let grant = self.0.lane.begin_write(range)?;
         let plexes = grant
             .plexes
             .iter()
@@ -263,14 +265,14 @@ impl SinkDevice for Arc<Device> {
             })
             .collect();
         let id = grant.id;
-        self.grants().insert(id, grant);
+        self.0.grants().insert(id, grant);
         Ok(WriteGrant { id, plexes })
     }
 
     fn end_write(&self, grant: WriteGrant, results: Vec<Result<(), IoError>>, done: DoneFn) {
-        let held = self.grants().remove(&grant.id);
+        let held = self.0.grants().remove(&grant.id);
         match held {
-            Some(held) => self.lane.end_write(held, results, self.counted(done)),
+            Some(held) => self.0.lane.end_write(held, results, self.0.counted(done)),
             None => done(Err(IoError::new(blockio::IoErrorKind::Invalid))),
         }
     }
@@ -283,13 +285,13 @@ impl SinkDevice for Arc<Device> {
         bytes: Option<Vec<u8>>,
         done: DoneFn,
     ) {
-        let done = self.counted(done);
-        self.lane
+        let done = self.0.counted(done);
+        self.0.lane
             .submit(op, range, flags, bytes.unwrap_or_default(), done);
     }
 
     fn mark(&self, point: Uuid, _sequence: u64) {
-        if self.events.send(Event::MarkReached { point }).is_err() {
+        if self.0.events.send(Event::MarkReached { point }).is_err() {
             tracing::debug!(%point, "a mark came after its session");
         }
     }
