@@ -793,6 +793,11 @@ impl World {
     fn crash(&mut self) {
         let power = self.rng.chance(50);
         self.crashes += 1;
+        for disk in &mut self.disks {
+            // A cache that is lost while nobody is there to hear of it cannot be told from data
+            // that was always so.
+            disk.fail_flush = false;
+        }
         self.trace(|| format!("crash, power cut {power}"));
         for index in 0..self.sinks.len() {
             // What the sink takes now it takes from the dying source; nobody hears of it.
