@@ -791,7 +791,12 @@ impl World {
 
     /// The process dies, with or without the power.
     fn crash(&mut self) {
-        let power = self.rng.chance(50);
+        // A flush that failed and was not yet known to the metadata has lost what a power cut may.
+        let unknown = self.plexes.iter().any(|p| {
+            p.state == PlexState::Active
+                && self.engine().plex_state(p.id) == Some(PlexState::Failed)
+        });
+        let power = self.rng.chance(50) || unknown;
         self.crashes += 1;
         for disk in &mut self.disks {
             // A cache that is lost while nobody is there to hear of it cannot be told from data
