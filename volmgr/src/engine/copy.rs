@@ -2,6 +2,7 @@
 //! a crash, repair of what could not be read, and regions too hot for a feed's bulk copy.
 
 use super::mapping::segments;
+use super::plex::read_result;
 use super::read::bit;
 use super::track::next_free_run;
 use super::*;
@@ -182,18 +183,21 @@ impl Engine {
         if let Some(p) = self.plex_mut(plex) {
             p.reads = p.reads.saturating_sub(1);
         }
+        let result = read_result(self.plex(plex), result);
         let Some(copy) = self.copy(key) else {
             return;
         };
         copy.pending -= 1;
         if let Err(error) = result {
             let op = DiskOp::Read;
-            out.push(Action::Note(Note::PlexError {
-                plex,
-                op,
-                range,
-                error,
-            }));
+            if self.plex(plex).is_some_and(Plex::is_active) {
+                out.push(Action::Note(Note::PlexError {
+                    plex,
+                    op,
+                    range,
+                    error,
+                }));
+            }
             if let Some(halves) = self.halves(range) {
                 for half in halves {
                     self.copy_read(key, half, tried & !bit(plex), out);

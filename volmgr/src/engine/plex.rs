@@ -45,6 +45,14 @@ impl Plex {
     }
 }
 
+/// What a read is worth: nothing where its plex was taken out of service meanwhile.
+pub(super) fn read_result(plex: Option<&Plex>, result: Result<(), IoError>) -> Result<(), IoError> {
+    if plex.is_some_and(Plex::is_active) {
+        return result;
+    }
+    result.and(Err(IoError::new(IoErrorKind::Gone)))
+}
+
 impl Engine {
     /// The plexes in service with data on this disk.
     pub(super) fn plexes_on(&self, disk: DiskId) -> Vec<PlexId> {
@@ -97,6 +105,7 @@ impl Engine {
         let Some(plex) = self.plexes.iter_mut().find(|p| p.id == id) else {
             return;
         };
+        let was_active = plex.is_active();
         plex.state = state;
         plex.activating = false;
         plex.epoch = plex.epoch.wrapping_add(1);
@@ -105,6 +114,13 @@ impl Engine {
         disks(&plex.map, &mut own);
         if let Some(cycle) = &mut self.cycle {
             cycle.aborted = true;
+        }
+        if was_active {
+            // A failed flush may have brought old data back, so nothing that is being read from the
+            // plex counts any more: bulk copies here, reads when they answer.
+            for feed in &mut self.feeds {
+                feed.doubt_bulk();
+            }
         }
         let shared: Vec<DiskId> = self.flush_disks();
         let places: Vec<DiskRange> = self.log.places().collect();

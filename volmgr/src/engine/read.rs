@@ -1,6 +1,7 @@
 //! Reads: from one active plex, from another where that fails.
 
 use super::mapping::segments;
+use super::plex::read_result;
 use super::*;
 use blockio::{Flags, Payload, Ticket};
 
@@ -131,21 +132,27 @@ impl Engine {
         if let Some(p) = self.plex_mut(plex) {
             p.reads = p.reads.saturating_sub(1);
         }
+        let result = read_result(self.plex(plex), result);
         let Some(read) = self.reads.get_mut(key) else {
             return;
         };
         read.pending -= 1;
+        let delegated = read.delegated;
         if let Err(error) = result {
             let op = DiskOp::Read;
-            out.push(Action::Note(Note::PlexError {
-                plex,
-                op,
-                range,
-                error,
-            }));
-            if read.delegated {
+            if self.plex(plex).is_some_and(Plex::is_active) {
+                out.push(Action::Note(Note::PlexError {
+                    plex,
+                    op,
+                    range,
+                    error,
+                }));
+            }
+            if delegated {
                 // The payload may have been moved in part; only the issuer knows.
-                read.error = Some(error);
+                if let Some(read) = self.reads.get_mut(key) {
+                    read.error = Some(error);
+                }
             } else {
                 if let Some(halves) = self.halves(range) {
                     for half in halves {
