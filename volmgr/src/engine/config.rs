@@ -289,6 +289,7 @@ impl Engine {
         self.fed = layout.fed;
         self.reconfigure_log(&layout);
         self.grow(layout.size);
+        self.set_back(out);
         self.reconfigure_plexes(&layout, out);
         self.reconfigure_feeds(&layout, out);
         if self.needs_log() && !logged_before {

@@ -2,6 +2,7 @@
 //! a crash, repair of what could not be read, and regions too hot for a feed's bulk copy.
 
 use super::mapping::segments;
+use super::plex::read_result;
 use super::read::bit;
 use super::track::next_free_run;
 use super::*;
@@ -136,6 +137,16 @@ impl Engine {
 
     fn copy_read(&mut self, key: Key, part: ByteRange, tried: u64, out: Out<'_>) {
         let source = self.read_plex(part, tried);
+        // A repair has one plex that need not be asked again, and the next read tries again.
+        if source.is_none()
+            && !matches!(self.copy(key).map(|c| c.kind), Some(CopyKind::Repair(_)))
+            && let Some(halves) = self.last_resort(part)
+        {
+            for half in halves {
+                self.copy_read(key, half, 0, out);
+            }
+            return;
+        }
         let Some(Holder::Copy(copy)) = self.holders.get_mut(key) else {
             return;
         };
@@ -182,18 +193,21 @@ impl Engine {
         if let Some(p) = self.plex_mut(plex) {
             p.reads = p.reads.saturating_sub(1);
         }
+        let result = read_result(self.plex(plex), result);
         let Some(copy) = self.copy(key) else {
             return;
         };
         copy.pending -= 1;
         if let Err(error) = result {
             let op = DiskOp::Read;
-            out.push(Action::Note(Note::PlexError {
-                plex,
-                op,
-                range,
-                error,
-            }));
+            if self.plex(plex).is_some_and(Plex::is_active) {
+                out.push(Action::Note(Note::PlexError {
+                    plex,
+                    op,
+                    range,
+                    error,
+                }));
+            }
             if let Some(halves) = self.halves(range) {
                 for half in halves {
                     self.copy_read(key, half, tried & !bit(plex), out);
@@ -305,11 +319,9 @@ impl Engine {
             CopyKind::Recover => {
                 self.recover_busy.retain(|r| *r != range);
                 if good {
+                    // A cycle that runs now had it among the touched ones from its beginning: its
+                    // flush does not cover what was just written.
                     self.recover.clear_range(range);
-                    // Written just now, so the flush of a cycle that runs does not cover it.
-                    if let Some(cycle) = &mut self.cycle {
-                        cycle.touched.set_range(range);
-                    }
                 }
             }
             CopyKind::Plex(id, _) => {

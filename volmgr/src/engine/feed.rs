@@ -77,6 +77,14 @@ impl Feed {
         self.caught_up = false;
     }
 
+    /// What is in bulk flight may be old: once more, all of it.
+    pub fn doubt_bulk(&mut self) {
+        for (range, _) in self.bulk.iter() {
+            self.track.add(range);
+            self.caught_up = false;
+        }
+    }
+
     fn warm(&mut self, range: ByteRange, by: u8) {
         let unit = self.track.todo.region_size();
         for region in range.start() / unit..range.end().div_ceil(unit) {

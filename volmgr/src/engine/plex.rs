@@ -45,6 +45,14 @@ impl Plex {
     }
 }
 
+/// What a read is worth: nothing where its plex was taken out of service meanwhile.
+pub(super) fn read_result(plex: Option<&Plex>, result: Result<(), IoError>) -> Result<(), IoError> {
+    if plex.is_some_and(Plex::is_active) {
+        return result;
+    }
+    result.and(Err(IoError::new(IoErrorKind::Gone)))
+}
+
 impl Engine {
     /// The plexes in service with data on this disk.
     pub(super) fn plexes_on(&self, disk: DiskId) -> Vec<PlexId> {
@@ -97,6 +105,7 @@ impl Engine {
         let Some(plex) = self.plexes.iter_mut().find(|p| p.id == id) else {
             return;
         };
+        let was_active = plex.is_active();
         plex.state = state;
         plex.activating = false;
         plex.epoch = plex.epoch.wrapping_add(1);
@@ -105,6 +114,13 @@ impl Engine {
         disks(&plex.map, &mut own);
         if let Some(cycle) = &mut self.cycle {
             cycle.aborted = true;
+        }
+        if was_active {
+            // A failed flush may have brought old data back, so nothing that is being read from the
+            // plex counts any more: bulk copies here, reads when they answer.
+            for feed in &mut self.feeds {
+                feed.doubt_bulk();
+            }
         }
         let shared: Vec<DiskId> = self.flush_disks();
         let places: Vec<DiskRange> = self.log.places().collect();
@@ -208,9 +224,26 @@ impl Engine {
         out.push(Action::Complete { ticket, result });
     }
 
+    /// A plex that misses something again while `active` is on the way to the metadata: it is not,
+    /// and nothing is acknowledged until the metadata says so, too.
+    pub(super) fn set_back(&mut self, out: Out<'_>) {
+        let mut back = Vec::new();
+        for plex in &mut self.plexes {
+            if plex.activating && !plex.track.missing.is_empty() {
+                plex.activating = false;
+                plex.state = PlexState::Stale;
+                back.push(plex.id);
+            }
+        }
+        for id in back {
+            self.commit(id, PlexState::Stale, true, "it misses something again", out);
+        }
+    }
+
     /// Plexes that miss nothing any more become active.
     pub(super) fn pump_activation(&mut self, out: Out<'_>) {
-        if self.copy_backoff || self.drl.count() != self.drl_durable.count() {
+        let settled = self.gates == 0 && self.retry_commits.is_empty();
+        if !settled || self.copy_backoff || self.drl.count() != self.drl_durable.count() {
             return;
         }
         let in_step = |p: &&mut Plex| {

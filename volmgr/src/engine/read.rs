@@ -1,6 +1,7 @@
 //! Reads: from one active plex, from another where that fails.
 
 use super::mapping::segments;
+use super::plex::read_result;
 use super::*;
 use blockio::{Flags, Payload, Ticket};
 
@@ -29,8 +30,22 @@ impl Engine {
     /// over to another plex: what others have seen of the first one has to stay true. So the two
     /// halves of a part that is to be tried again where it was.
     pub(super) fn halves(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
+        if !self.recover.any_in(range) {
+            return None;
+        }
+        self.split(range)
+    }
+
+    /// No plex could read all of a part. Where there are several, each may have what the other
+    /// lacks: the halves, to be asked of all of them again.
+    pub(super) fn last_resort(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
+        let several = self.plexes.iter().filter(|p| p.is_active()).count() > 1;
+        self.split(range).filter(|_| several)
+    }
+
+    fn split(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
         let block = self.config.block.max(1);
-        if range.len() <= block || !self.recover.any_in(range) {
+        if range.len() <= block {
             return None;
         }
         let first = (range.len() / 2).next_multiple_of(block);
@@ -82,6 +97,14 @@ impl Engine {
     /// Reads a part from a plex that was not tried; `error` is the result where there is none.
     fn read_part(&mut self, key: Key, part: ByteRange, tried: u64, error: IoError, out: Out<'_>) {
         let source = self.read_plex(part, tried);
+        if source.is_none()
+            && let Some(halves) = self.last_resort(part)
+        {
+            for half in halves {
+                self.read_part(key, half, 0, error, out);
+            }
+            return;
+        }
         let Some(read) = self.reads.get_mut(key) else {
             return;
         };
@@ -131,21 +154,27 @@ impl Engine {
         if let Some(p) = self.plex_mut(plex) {
             p.reads = p.reads.saturating_sub(1);
         }
+        let result = read_result(self.plex(plex), result);
         let Some(read) = self.reads.get_mut(key) else {
             return;
         };
         read.pending -= 1;
+        let delegated = read.delegated;
         if let Err(error) = result {
             let op = DiskOp::Read;
-            out.push(Action::Note(Note::PlexError {
-                plex,
-                op,
-                range,
-                error,
-            }));
-            if read.delegated {
+            if self.plex(plex).is_some_and(Plex::is_active) {
+                out.push(Action::Note(Note::PlexError {
+                    plex,
+                    op,
+                    range,
+                    error,
+                }));
+            }
+            if delegated {
                 // The payload may have been moved in part; only the issuer knows.
-                read.error = Some(error);
+                if let Some(read) = self.reads.get_mut(key) {
+                    read.error = Some(error);
+                }
             } else {
                 if let Some(halves) = self.halves(range) {
                     for half in halves {
