@@ -205,6 +205,7 @@ impl World {
             // A cache that is lost while nobody is there to hear of it cannot be told from data
             // that was always so.
             disk.fail_flush = false;
+            disk.fail_write = false;
         }
         self.trace(|| format!("crash, power cut {power}"));
         for index in 0..self.sinks.len() {
