@@ -111,6 +111,8 @@ impl<T> Ring<T> {
             .setup_cqsize(entries * 4)
             .setup_single_issuer()
             .setup_defer_taskrun()
+            // Else a submit that waits for nothing would not notice completions.
+            .setup_taskrun_flag()
             .setup_submit_all()
             .dontfork();
         let uring = match builder.build(entries) {

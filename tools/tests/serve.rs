@@ -212,3 +212,49 @@ fn a_new_plex_fills_online() {
         assert!(ok && !text.contains("failed"), "{text}");
     }
 }
+
+#[test]
+fn a_mirror_goes_on_without_a_disk_and_catches_up_when_it_returns() {
+    let lab = Lab::new();
+    let mut daemon = lab.daemon("n1");
+    group(&lab, &daemon);
+    let (a, b) = (lab.path("a"), lab.path("b"));
+    let uri = create(&daemon, "vg0/web", 8 * MIB, 1);
+    let io = |command: &str| {
+        let (ok, text) = client("qemu-io", &["-f", "raw", "-c", command, &uri])?;
+        assert!(ok && !text.contains("failed"), "{command}: {text}");
+        Some(())
+    };
+    if io("write -f -P 0x11 0 4M").is_none() {
+        return;
+    }
+    daemon.stop();
+    let away = b.with_extension("away");
+    std::fs::rename(&b, &away).unwrap();
+    daemon.start();
+    daemon.wait_active("web");
+    assert_eq!(
+        rig::text(&daemon.rows(ReportKind::Lv)[0], "lv_health"),
+        "degraded"
+    );
+    io("read -P 0x11 0 4M");
+    io("write -f -P 0x22 1M 1M");
+    std::fs::rename(&away, &b).unwrap();
+    daemon.ok(Command::Vgscan { paths: Vec::new() });
+    daemon.ok(Command::Plexsync {
+        lv: lv("vg0/web"),
+        verify: false,
+    });
+    assert_eq!(
+        rig::text(&daemon.rows(ReportKind::Lv)[0], "lv_health"),
+        "ok"
+    );
+    // The disk that was away now carries the volume alone.
+    daemon.stop();
+    std::fs::rename(&a, a.with_extension("away")).unwrap();
+    daemon.start();
+    daemon.wait_active("web");
+    io("read -P 0x22 1M 1M");
+    io("read -P 0x11 0 1M");
+    io("read -P 0x11 2M 2M");
+}

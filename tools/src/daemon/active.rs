@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use volmgr::engine::{DiskId, Note, PlexId, VolumeLayout};
-use volmgr::model::{Role, Volume};
+use volmgr::model::{PlexState, Role, Volume};
 use volmgr::plan;
 
 /// The data path of a volume.
@@ -257,7 +257,7 @@ fn layout(
             disks.push((pv, place.epoch, DiskSpec::new(&place.path, pv)));
         }
     }
-    plan::layout(&view.group, volume, |pv| {
+    let mut layout = plan::layout(&view.group, volume, |pv| {
         // A disk that is marked missing has outdated content, even where it can be opened.
         let here = view
             .group
@@ -268,7 +268,15 @@ fn layout(
             .iter()
             .position(|(uuid, epoch, _)| (*uuid, *epoch) == (pv, place.epoch))?;
         u32::try_from(index).ok().map(DiskId)
-    })
+    })?;
+    for plex in &mut layout.plexes {
+        // A plex without its disks is out, whatever it is besides: the engine only tracks what it
+        // misses, and resyncs it when a later layout brings it back in its own state.
+        if plex.map.is_empty() {
+            plex.state = PlexState::Offline;
+        }
+    }
+    Ok(layout)
 }
 
 /// Tells a served volume's lane what the metadata says now. The feeds in `fresh` (by map slot)

@@ -1,7 +1,7 @@
 //! What goes into a lane and what comes out.
 
 use super::{DiskSpec, FeedOutlet};
-use blockio::{ByteRange, Flags, IoError, Op};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use nbd_export::Negotiated;
 use regionmap::RegionMap;
 use ringio::{BufSlice, RingError};
@@ -130,6 +130,29 @@ pub enum LaneEvent {
 
 /// Called on the lane's thread when a request is done; must not block.
 pub type DoneFn = Box<dyn FnOnce(Result<(), IoError>) + Send>;
+
+/// A [`DoneFn`] that is called in any case: one that is dropped says that the lane is gone.
+pub(super) struct Done(Option<DoneFn>);
+
+impl Done {
+    pub fn new(done: DoneFn) -> Self {
+        Self(Some(done))
+    }
+
+    pub fn call(mut self, result: Result<(), IoError>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(IoError::new(IoErrorKind::Gone)));
+        }
+    }
+}
 
 /// A client whose negotiation is over.
 pub struct NbdClient {
@@ -270,7 +293,7 @@ pub(super) enum FeedWork {
         range: ByteRange,
         flags: Flags,
         bytes: Vec<u8>,
-        done: DoneFn,
+        done: Done,
     },
     Begin {
         range: ByteRange,
@@ -286,6 +309,6 @@ pub(super) enum Outcome {
     Grant {
         id: u64,
         results: Option<Vec<Result<(), IoError>>>,
-        done: DoneFn,
+        done: Done,
     },
 }

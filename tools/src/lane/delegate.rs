@@ -10,7 +10,7 @@
 //! *Equalising* copies the range as the first whole plex has it now to the others: each block is
 //! then old or new on all of them, as after any write that a crash interrupted.
 
-use super::command::{DoneFn, GrantSegment, WriteGrant};
+use super::command::{Done, GrantSegment, WriteGrant};
 use super::thread::{Lane, Requester, Tag};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op as DeviceOp, Origin, Payload, PayloadId};
 use ringio::{BufMut, Completed, MAX_SLICE, Op, Source, Target};
@@ -39,7 +39,7 @@ pub(super) struct Grant {
     /// Until it is granted.
     reply: Option<GrantReply>,
     /// Once it is reported.
-    done: Option<DoneFn>,
+    done: Option<Done>,
     abandoned: bool,
     /// Where the gaps go.
     nowhere: Arc<File>,
@@ -165,13 +165,13 @@ impl Lane {
         &mut self,
         id: u64,
         results: Option<Vec<Result<(), IoError>>>,
-        done: DoneFn,
+        done: Done,
     ) {
         let Some(grant) = self.grants.get_mut(&id) else {
-            return done(Err(IoError::new(IoErrorKind::Invalid)));
+            return done.call(Err(IoError::new(IoErrorKind::Invalid)));
         };
         if grant.done.is_some() {
-            return done(Err(IoError::new(IoErrorKind::Invalid)));
+            return done.call(Err(IoError::new(IoErrorKind::Invalid)));
         }
         grant.done = Some(done);
         match results {
@@ -208,7 +208,7 @@ impl Lane {
             return reply(Err(result.err().unwrap_or(IoError::new(IoErrorKind::Gone))));
         }
         if let Some(done) = grant.done {
-            done(if grant.abandoned {
+            done.call(if grant.abandoned {
                 result.and(Err(IoError::new(IoErrorKind::Cancelled)))
             } else {
                 result

@@ -1,8 +1,8 @@
 //! Requests that do not come from a client: the feed's, and reads of the control plane.
 
-use super::command::{FeedWork, Reply};
+use super::LaneError;
+use super::command::{Done, FeedWork, Reply};
 use super::thread::{Lane, Requester};
-use super::{DoneFn, LaneError};
 use blockio::{ByteRange, Flags, IoError, Op, Origin, PayloadId};
 use ringio::{BufMut, BufSlice, MAX_SLICE};
 
@@ -14,7 +14,7 @@ pub(super) struct Job {
     pieces: usize,
     all_cut: bool,
     result: Result<(), IoError>,
-    done: DoneFn,
+    done: Done,
 }
 
 /// A write that is not all submitted yet.
@@ -117,7 +117,7 @@ impl Lane {
         state.result = state.result.and(result);
         if state.all_cut && state.pieces == 0 {
             let state = self.jobs.remove(job);
-            (state.done)(state.result);
+            state.done.call(state.result);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The daemon's end of a lane.
 
-use super::command::{FeedWork, LaneCommand, Outcome, Reply};
+use super::command::{Done, FeedWork, LaneCommand, Outcome, Reply};
 use super::start::start;
 use super::thread::Inbox;
 use super::wake::Waker;
@@ -8,11 +8,11 @@ use super::{
     DiskSpec, DoneFn, FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
 };
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
-use crossbeam_channel::{Sender, bounded, unbounded};
 use regionmap::RegionMap;
 use ringio::{BufSlice, MAX_SLICE};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 use volmgr::engine::{FeedId, IoId, PlexId, VolumeLayout};
@@ -31,11 +31,15 @@ pub(super) struct Shared {
     pub opens: AtomicU32,
 }
 
+// The channels are the standard library's: when the lane goes, what is still in them is dropped,
+// and whoever waits for an answer gets to know. crossbeam's bounded channel keeps such messages
+// until the last sender has gone, too, which is never.
+
 /// A running lane. Clones talk to the same one; dropping them does not stop it.
 #[derive(Clone)]
 pub struct LaneHandle {
-    commands: Sender<LaneCommand>,
-    work: Sender<FeedWork>,
+    commands: SyncSender<LaneCommand>,
+    work: SyncSender<FeedWork>,
     outcomes: Sender<Outcome>,
     waker: Arc<Waker>,
     shared: Arc<Shared>,
@@ -44,9 +48,9 @@ pub struct LaneHandle {
 impl LaneHandle {
     /// Starts a lane. Blocks while disks are opened and the log is read.
     pub fn start(spec: LaneSpec) -> Result<(Self, mpsc::Receiver<LaneEvent>), LaneError> {
-        let (commands, command_inbox) = bounded(COMMANDS_MAX);
-        let (work, work_inbox) = bounded(WORK_MAX);
-        let (outcomes, outcome_inbox) = unbounded();
+        let (commands, command_inbox) = sync_channel(COMMANDS_MAX);
+        let (work, work_inbox) = sync_channel(WORK_MAX);
+        let (outcomes, outcome_inbox) = channel();
         let (events, event_inbox) = mpsc::channel(EVENTS_MAX);
         let waker = Waker::new().map_err(|errno| LaneError::Thread(errno.into()))?;
         let waker = Arc::new(waker);
@@ -273,26 +277,22 @@ impl LaneHandle {
             range,
             flags,
             bytes,
-            done,
+            done: Done::new(done),
         };
-        match self.work.send(work) {
-            Ok(()) => self.waker.wake(),
-            Err(error) => {
-                if let FeedWork::Submit { done, .. } = error.into_inner() {
-                    done(Err(IoError::new(IoErrorKind::Gone)));
-                }
-            }
+        // A lane that has stopped drops it, and that says so.
+        if self.work.send(work).is_ok() {
+            self.waker.wake();
         }
     }
 
     /// Waits until the feed may write this range itself, and holds overlapping writes from then.
     pub fn begin_write(&self, range: ByteRange) -> Result<WriteGrant, IoError> {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = sync_channel(1);
         let lane = self.clone();
         let reply = Box::new(move |result: Result<WriteGrant, IoError>| {
             // Nobody waits any more: give the grant back.
             if let Err(error) = sender.send(result)
-                && let Ok(grant) = error.into_inner()
+                && let Ok(grant) = error.0
             {
                 lane.abandon_write(grant, Box::new(|_| ()));
             }
@@ -309,6 +309,7 @@ impl LaneHandle {
     pub fn end_write(&self, grant: WriteGrant, results: Vec<Result<(), IoError>>, done: DoneFn) {
         let id = grant.id;
         let results = Some(results);
+        let done = Done::new(done);
         self.outcome(Outcome::Grant { id, results, done });
     }
 
@@ -317,6 +318,7 @@ impl LaneHandle {
     pub fn abandon_write(&self, grant: WriteGrant, done: DoneFn) {
         let id = grant.id;
         let results = None;
+        let done = Done::new(done);
         self.outcome(Outcome::Grant { id, results, done });
     }
 

@@ -17,7 +17,7 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
         limits: RwLock::new(limits),
         opens: AtomicU32::new(0),
     });
-    let (report, started) = crossbeam_channel::bounded(1);
+    let (report, started) = std::sync::mpsc::sync_channel(1);
     let its = Arc::clone(&shared);
     // The kernel shows 15 bytes of it.
     let thread = format!("lane {}", spec.name);

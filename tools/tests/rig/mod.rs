@@ -31,6 +31,10 @@ impl Lab {
         path
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub fn daemon(&self, name: &str) -> Daemon {
         let dir = self.dir.path().join(name);
         std::fs::create_dir_all(&dir).unwrap();

@@ -131,8 +131,9 @@ pub enum Action {
     /// Log update.
     Log(LogIo),
     /// Commit this state of a plex to the group's metadata, durably, then answer with
-    /// `Engine::io_done(io, …)`. Requests that depend on it wait. With a state other than `active`
-    /// the same commit must mark the log copies that share the plex's disks invalid.
+    /// `Engine::io_done(io, …)`. Requests that depend on it wait. Commits of one plex are made in
+    /// the order they are asked for. With the state `failed` the
+    /// same commit must mark the log copies that share the plex's disks invalid.
     CommitPlexState {
         /// Completion goes here.
         io: IoId,

@@ -104,6 +104,11 @@ fn check(layout: &VolumeLayout) -> Result<(), EngineError> {
         slots.push(slot);
     }
     for plex in &layout.plexes {
+        // Its disks are away: what it misses is tracked, nothing is read or written there.
+        let out = matches!(plex.state, PlexState::Offline | PlexState::Failed);
+        if out && plex.map.is_empty() {
+            continue;
+        }
         let good = plex.map.iter().all(|piece| match piece {
             Piece::Concat(_) => true,
             Piece::Striped {
@@ -289,6 +294,7 @@ impl Engine {
         self.fed = layout.fed;
         self.reconfigure_log(&layout);
         self.grow(layout.size);
+        self.set_back(out);
         self.reconfigure_plexes(&layout, out);
         self.reconfigure_feeds(&layout, out);
         if self.needs_log() && !logged_before {
@@ -461,12 +467,11 @@ impl Engine {
         here.or(self.spare.get(&feed.0))
     }
 
-    /// Are the maps in the log as they are here? (Changes by writes come with the next cycle.)
+    /// Is every change of a map made by [`Engine::merge_feed_map`], [`Engine::set_all_dirty`],
+    /// [`Engine::clear_feed_map`] or a new layout on the disks? (Changes by writes come with the
+    /// next cycle; until then the dirty-region log covers them.)
     pub fn maps_durable(&self) -> bool {
-        let feeds = self.feeds.iter().map(|f| &f.track.missing);
-        let plexes = self.plexes.iter().map(|p| &p.track.missing);
-        let mut all = feeds.chain(plexes).chain(self.spare.values());
-        !self.log.broken && self.log.maps_idle() && !all.any(|m| m.has_changes())
+        !self.log.broken && self.log.maps_idle()
     }
 
     /// Bytes that the feed misses; 0 for an unknown one.

@@ -137,6 +137,16 @@ impl Engine {
 
     fn copy_read(&mut self, key: Key, part: ByteRange, tried: u64, out: Out<'_>) {
         let source = self.read_plex(part, tried);
+        // A repair has one plex that need not be asked again, and the next read tries again.
+        if source.is_none()
+            && !matches!(self.copy(key).map(|c| c.kind), Some(CopyKind::Repair(_)))
+            && let Some(halves) = self.last_resort(part)
+        {
+            for half in halves {
+                self.copy_read(key, half, 0, out);
+            }
+            return;
+        }
         let Some(Holder::Copy(copy)) = self.holders.get_mut(key) else {
             return;
         };
@@ -309,11 +319,9 @@ impl Engine {
             CopyKind::Recover => {
                 self.recover_busy.retain(|r| *r != range);
                 if good {
+                    // A cycle that runs now had it among the touched ones from its beginning: its
+                    // flush does not cover what was just written.
                     self.recover.clear_range(range);
-                    // Written just now, so the flush of a cycle that runs does not cover it.
-                    if let Some(cycle) = &mut self.cycle {
-                        cycle.touched.set_range(range);
-                    }
                 }
             }
             CopyKind::Plex(id, _) => {

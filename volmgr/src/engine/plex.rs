@@ -224,9 +224,26 @@ impl Engine {
         out.push(Action::Complete { ticket, result });
     }
 
+    /// A plex that misses something again while `active` is on the way to the metadata: it is not,
+    /// and nothing is acknowledged until the metadata says so, too.
+    pub(super) fn set_back(&mut self, out: Out<'_>) {
+        let mut back = Vec::new();
+        for plex in &mut self.plexes {
+            if plex.activating && !plex.track.missing.is_empty() {
+                plex.activating = false;
+                plex.state = PlexState::Stale;
+                back.push(plex.id);
+            }
+        }
+        for id in back {
+            self.commit(id, PlexState::Stale, true, "it misses something again", out);
+        }
+    }
+
     /// Plexes that miss nothing any more become active.
     pub(super) fn pump_activation(&mut self, out: Out<'_>) {
-        if self.copy_backoff || self.drl.count() != self.drl_durable.count() {
+        let settled = self.gates == 0 && self.retry_commits.is_empty();
+        if !settled || self.copy_backoff || self.drl.count() != self.drl_durable.count() {
             return;
         }
         let in_step = |p: &&mut Plex| {

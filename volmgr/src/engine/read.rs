@@ -30,8 +30,22 @@ impl Engine {
     /// over to another plex: what others have seen of the first one has to stay true. So the two
     /// halves of a part that is to be tried again where it was.
     pub(super) fn halves(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
+        if !self.recover.any_in(range) {
+            return None;
+        }
+        self.split(range)
+    }
+
+    /// No plex could read all of a part. Where there are several, each may have what the other
+    /// lacks: the halves, to be asked of all of them again.
+    pub(super) fn last_resort(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
+        let several = self.plexes.iter().filter(|p| p.is_active()).count() > 1;
+        self.split(range).filter(|_| several)
+    }
+
+    fn split(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
         let block = self.config.block.max(1);
-        if range.len() <= block || !self.recover.any_in(range) {
+        if range.len() <= block {
             return None;
         }
         let first = (range.len() / 2).next_multiple_of(block);
@@ -83,6 +97,14 @@ impl Engine {
     /// Reads a part from a plex that was not tried; `error` is the result where there is none.
     fn read_part(&mut self, key: Key, part: ByteRange, tried: u64, error: IoError, out: Out<'_>) {
         let source = self.read_plex(part, tried);
+        if source.is_none()
+            && let Some(halves) = self.last_resort(part)
+        {
+            for half in halves {
+                self.read_part(key, half, 0, error, out);
+            }
+            return;
+        }
         let Some(read) = self.reads.get_mut(key) else {
             return;
         };

@@ -244,6 +244,7 @@ impl Engine {
                 for feed in &mut self.feeds {
                     feed.dirty(range);
                 }
+                self.set_back(out);
             }
             self.release(range, out);
         }

@@ -16,7 +16,10 @@ pub struct Disk {
     pub dead: bool,
     /// Cannot be read until written.
     pub bad: HashSet<usize>,
+    /// Fails the next flush and loses its cache.
     pub fail_flush: bool,
+    /// Fails the next write half way.
+    pub fail_write: bool,
 }
 
 impl Disk {

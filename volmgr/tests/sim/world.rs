@@ -289,6 +289,12 @@ impl World {
         }
     }
 
+    /// The engine is within a call while its actions are taken: then nobody knows.
+    fn known_active(&self, id: PlexId) -> bool {
+        let engine = self.engine.as_ref();
+        engine.is_some_and(|e| e.plex_state(id) == Some(PlexState::Active))
+    }
+
     fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("an engine runs")
     }
@@ -357,6 +363,7 @@ impl World {
                 if result.is_err() {
                     let whole = self.plexes.iter().any(|p| {
                         p.state == PlexState::Active
+                            && self.known_active(p.id)
                             && sectors(range).all(|s| {
                                 let (disk, sector) = place(&p.map, s);
                                 let disk = &self.disks[disk];

@@ -15,7 +15,16 @@ impl World {
             }
             return;
         }
-        let job = self.jobs.swap_remove(n);
+        let n = match self.jobs[n] {
+            // Commits are made in order.
+            Job::Commit(..) => self
+                .jobs
+                .iter()
+                .position(|j| matches!(j, Job::Commit(..)))
+                .unwrap_or(n),
+            _ => n,
+        };
+        let job = self.jobs.remove(n);
         self.trace(|| match &job {
             Job::Disk(io, _) => format!("  does {:?}", io.io),
             Job::Log(io) => format!("  does {:?}", io.io),
@@ -88,11 +97,16 @@ impl World {
             }
             DiskOp::Write => {
                 let id = io.payload.expect("a payload").id;
+                let fails = std::mem::take(&mut disk.fail_write);
+                let percent = if fails { 50 } else { percent };
                 for (i, sector) in sectors(io.at.range).enumerate() {
                     let value = self.payloads[&id.0][skip + i];
                     if self.rng.chance(percent) {
                         disk.write(sector, value, fua);
                     }
+                }
+                if fails {
+                    return medium;
                 }
             }
             DiskOp::WriteZeroes => {

@@ -119,11 +119,18 @@ impl World {
 
     pub(super) fn fault(&mut self) {
         let active: Vec<usize> = (0..self.plexes.len())
-            .filter(|i| self.plexes[*i].state == PlexState::Active)
+            .filter(|i| {
+                let plex = &self.plexes[*i];
+                let known = self.engine().plex_state(plex.id);
+                plex.state == PlexState::Active && known == Some(PlexState::Active)
+            })
             .collect();
-        let troubled = self.disks.iter().any(|d| d.dead || d.fail_flush)
+        let troubled = self
+            .disks
+            .iter()
+            .any(|d| d.dead || d.fail_flush || d.fail_write)
             || self.jobs.iter().any(|j| matches!(j, Job::Commit(..)));
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             // One disk at a time, with another active plex, and not while recovering: two failures
             // at once lose data.
             0 | 1 if active.len() > 1 && !troubled && self.engine().recover_bytes() == 0 => {
@@ -144,6 +151,13 @@ impl World {
                 if !others_bad {
                     let sector = self.rng.below((EXTENT / 2 / SECTOR).min(60)) as usize;
                     self.disks[disk].bad.insert(sector);
+                }
+            }
+            // A write that fails on the last plex is the client's to hear of; nothing else is lost.
+            3 if !active.is_empty() && !troubled && self.engine().recover_bytes() == 0 => {
+                let disk = self.plexes[active[0]].disk as usize;
+                if self.disks.iter().all(|d| d.bad.is_empty()) {
+                    self.disks[disk].fail_write = true;
                 }
             }
             _ => self.replace(),
@@ -191,6 +205,7 @@ impl World {
             // A cache that is lost while nobody is there to hear of it cannot be told from data
             // that was always so.
             disk.fail_flush = false;
+            disk.fail_write = false;
         }
         self.trace(|| format!("crash, power cut {power}"));
         for index in 0..self.sinks.len() {

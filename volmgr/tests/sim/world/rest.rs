@@ -8,6 +8,7 @@ impl World {
         self.faults = false;
         for disk in &mut self.disks {
             disk.fail_flush = false;
+            disk.fail_write = false;
         }
         for round in 0..4000 {
             for _ in 0..20 {

@@ -1,0 +1,421 @@
+//! The engine's rules one by one, step by step; the simulator tests them together.
+
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Origin, PayloadId, Request, Ticket};
+use regionmap::log::Geometry;
+use uuid::Uuid;
+use volmgr::engine::*;
+use volmgr::model::{FeedMode, PlexState};
+
+const UNIT: u64 = 4096;
+const SIZE: u64 = 64 * UNIT;
+
+fn geometry(size: u64) -> Geometry {
+    Geometry {
+        volume: Uuid::from_u128(1),
+        size,
+        region_size: UNIT,
+    }
+}
+
+fn image(size: u64) -> Vec<u8> {
+    let geometry = geometry(size);
+    let mut image = vec![0; geometry.log_bytes().unwrap() as usize];
+    for (at, bytes) in geometry.format(&[]) {
+        image[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
+    }
+    image
+}
+
+fn at(disk: u32, start: u64, len: u64) -> DiskRange {
+    DiskRange {
+        disk: DiskId(disk),
+        range: ByteRange::new(start, len),
+    }
+}
+
+fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
+    VolumeLayout {
+        size: SIZE,
+        region_size: UNIT,
+        plexes: (0..plexes)
+            .map(|i| PlexLayout {
+                id: PlexId(i),
+                state: PlexState::Active,
+                map_slot: 1 + i,
+                map: vec![Piece::Concat(at(i, 0, 2 * SIZE))],
+            })
+            .collect(),
+        feeds: feeds
+            .iter()
+            .zip(8..)
+            .map(|(mode, id)| FeedLayout {
+                id: FeedId(id),
+                mode: *mode,
+                fresh: false,
+            })
+            .collect(),
+        log: (0..plexes)
+            .map(|i| at(i, 1 << 30, image(SIZE).len() as u64))
+            .collect(),
+        fed: false,
+    }
+}
+
+/// An engine, and what it has asked for.
+struct Lane {
+    engine: Engine,
+    out: Vec<Action>,
+    done: Vec<(u64, Result<(), IoError>)>,
+    next: u64,
+}
+
+impl Lane {
+    fn new(layout: VolumeLayout) -> Self {
+        let logs = layout.log.iter().map(|_| image(SIZE)).collect();
+        let config = EngineConfig {
+            bounce: vec![PayloadId(0)],
+            bounce_bytes: 4 * UNIT,
+            ..EngineConfig::default()
+        };
+        Self {
+            engine: Engine::new(layout, config, logs).unwrap(),
+            out: Vec::new(),
+            done: Vec::new(),
+            next: 100,
+        }
+    }
+
+    fn request(&mut self, op: Op, start: u64, len: u64, flags: Flags, origin: Origin) -> u64 {
+        self.next += 1;
+        let request = Request {
+            ticket: Ticket::new(self.next),
+            op,
+            range: ByteRange::new(start, len),
+            flags,
+            payload: Some(PayloadId(self.next)),
+            origin,
+        };
+        self.engine.submit(request, &mut self.out);
+        self.next
+    }
+
+    fn ask(&mut self, op: Op, start: u64, len: u64) -> u64 {
+        self.request(op, start, len, Flags::empty(), Origin::Client)
+    }
+
+    /// Takes out what `wanted` says yes to.
+    fn take(&mut self, wanted: impl Fn(&Action) -> bool) -> Vec<Action> {
+        let (yes, no) = self.out.drain(..).partition(|a| wanted(a));
+        self.out = no;
+        yes
+    }
+
+    fn disk(&mut self, op: DiskOp) -> Vec<DiskIo> {
+        let all = self.take(|a| matches!(a, Action::Disk(io) if io.op == op));
+        all.into_iter()
+            .map(|a| match a {
+                Action::Disk(io) => io,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn answer(&mut self, io: IoId, result: Result<(), IoError>) {
+        self.engine.io_done(io, result, &mut self.out);
+    }
+
+    fn good(&mut self, io: IoId) {
+        self.answer(io, Ok(()));
+    }
+
+    /// Answers all log updates well.
+    fn logged(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let all = self.take(|a| matches!(a, Action::Log(_)));
+            if all.is_empty() {
+                return count;
+            }
+            for action in all {
+                if let Action::Log(io) = action {
+                    count += 1;
+                    self.good(io.io);
+                }
+            }
+        }
+    }
+
+    /// The result of a request, if it is done.
+    fn result(&mut self, token: u64) -> Option<Result<(), IoError>> {
+        for action in self.take(|a| matches!(a, Action::Complete { .. })) {
+            if let Action::Complete { ticket, result } = action {
+                self.done.push((ticket.complete(), result));
+            }
+        }
+        self.done.iter().find(|d| d.0 == token).map(|d| d.1)
+    }
+}
+
+fn medium() -> Result<(), IoError> {
+    Err(IoError::new(IoErrorKind::Medium))
+}
+
+#[test]
+fn a_lone_plex_needs_no_log() {
+    let mut lane = Lane::new(layout(1, &[]));
+    let write = lane.ask(Op::Write, 0, 512);
+    assert_eq!(lane.logged(), 0);
+    let io = lane.disk(DiskOp::Write);
+    assert_eq!(io.len(), 1);
+    lane.good(io[0].io);
+    assert_eq!(lane.result(write), Some(Ok(())));
+}
+
+#[test]
+fn mirrors_log_first_and_together() {
+    let mut lane = Lane::new(layout(2, &[]));
+    for i in 0..10 {
+        lane.ask(Op::Write, i * 2 * UNIT, 512);
+    }
+    assert!(
+        lane.disk(DiskOp::Write).is_empty(),
+        "nothing before the log"
+    );
+    // The first region, then all that came meanwhile in one update; two copies each.
+    assert_eq!(lane.logged(), 4);
+    assert_eq!(lane.disk(DiskOp::Write).len(), 20);
+    // Logged already: at once.
+    lane.ask(Op::Write, 512, 512);
+    assert_eq!(lane.disk(DiskOp::Write).len(), 2);
+    finish(lane);
+}
+
+/// Lets everything come to its end, so that no ticket is left over.
+fn finish(mut lane: Lane) {
+    lane.engine.set_stop();
+    for _ in 0..1000 {
+        lane.result(0);
+        let Some(action) = lane.out.pop() else {
+            break;
+        };
+        match action {
+            Action::Disk(DiskIo { io, .. })
+            | Action::Feed(FeedIo { io, .. })
+            | Action::FeedCopy(FeedCopy { io, .. })
+            | Action::Log(LogIo { io, .. })
+            | Action::FeedMark { io, .. }
+            | Action::CommitPlexState { io, .. } => lane.good(io),
+            Action::Complete { ticket, .. } => {
+                ticket.complete();
+            }
+            Action::Note(_) => {}
+        }
+    }
+    // Writes of the test that were taken out of `out` are never answered.
+    std::mem::forget(lane.engine);
+}
+
+#[test]
+fn a_failed_plex_is_committed_before_the_acknowledgement() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write);
+    lane.answer(io[1].io, medium());
+    lane.good(io[0].io);
+    assert_eq!(lane.result(write), None);
+    let commit = lane.take(|a| matches!(a, Action::CommitPlexState { .. }));
+    let Action::CommitPlexState {
+        io, plex, state, ..
+    } = commit[0]
+    else {
+        panic!("no commit");
+    };
+    assert_eq!((plex, state), (PlexId(1), PlexState::Failed));
+    lane.good(io);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    assert!(lane.engine.plex_dirty_bytes(PlexId(1)) > 0);
+}
+
+#[test]
+fn the_last_plex_is_never_given_up() {
+    let mut lane = Lane::new(layout(1, &[]));
+    let write = lane.ask(Op::Write, 0, 512);
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.answer(io, medium());
+    assert_eq!(lane.result(write), Some(medium()));
+    let flush = lane.ask(Op::Flush, 0, 0);
+    let io = lane.disk(DiskOp::Flush)[0].io;
+    lane.answer(io, medium());
+    assert_eq!(lane.result(flush), Some(medium()));
+    assert_eq!(lane.engine.plex_state(PlexId(0)), Some(PlexState::Active));
+}
+
+#[test]
+fn a_cycle_whose_flush_failed_clears_nothing() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    lane.engine.tick(10_000, &mut lane.out);
+    let io = lane.disk(DiskOp::Flush)[0].io;
+    lane.answer(io, medium());
+    lane.logged();
+    assert_eq!(lane.engine.logged_bytes(), UNIT);
+    lane.engine.tick(20_000, &mut lane.out);
+    let io = lane.disk(DiskOp::Flush)[0].io;
+    lane.good(io);
+    lane.logged();
+    assert_eq!(lane.engine.logged_bytes(), 0);
+}
+
+#[test]
+fn a_failed_write_is_dirty_at_every_feed() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    lane.engine.feed_online(FeedId(8), &mut lane.out);
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let live = lane.take(|a| matches!(a, Action::Feed(_)));
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.answer(io, medium());
+    assert_eq!(lane.result(write), Some(medium()));
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), UNIT);
+    // What is live there goes first.
+    assert!(lane.take(|a| matches!(a, Action::FeedCopy(_))).is_empty());
+    let Action::Feed(io) = live[0] else {
+        panic!("no live write")
+    };
+    lane.good(io.io);
+    assert_eq!(lane.take(|a| matches!(a, Action::FeedCopy(_))).len(), 1);
+}
+
+#[test]
+fn a_sync_feed_is_waited_for_until_it_is_cut_off() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Sync]));
+    lane.engine.feed_online(FeedId(8), &mut lane.out);
+    assert!(lane.engine.is_caught_up(FeedId(8)));
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(write), None);
+    lane.engine.feed_offline(FeedId(8), &mut lane.out);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), UNIT);
+}
+
+#[test]
+fn an_async_feed_over_its_bound_falls_behind() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    lane.engine.feed_online(FeedId(8), &mut lane.out);
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let Action::Feed(live) = lane.take(|a| matches!(a, Action::Feed(_)))[0] else {
+        panic!("no live write");
+    };
+    lane.answer(live.io, Err(IoError::new(IoErrorKind::Congested)));
+    let behind = Action::Note(Note::FeedBehind { feed: FeedId(8) });
+    assert!(lane.out.contains(&behind));
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    assert!(lane.take(|a| matches!(a, Action::FeedCopy(_))).is_empty());
+    lane.engine.feed_resume(FeedId(8), &mut lane.out);
+    assert_eq!(lane.take(|a| matches!(a, Action::FeedCopy(_))).len(), 1);
+}
+
+#[test]
+fn after_a_detaching_mark_the_map_is_the_difference() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    lane.engine.feed_online(FeedId(8), &mut lane.out);
+    let mark = lane.engine.mark(FeedId(8), true, &mut lane.out).unwrap();
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    assert!(lane.take(|a| matches!(a, Action::Feed(_))).is_empty());
+    lane.good(mark);
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), UNIT);
+    assert!(lane.engine.mark(FeedId(99), false, &mut lane.out).is_none());
+}
+
+#[test]
+fn a_delegated_read_is_not_tried_again() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let read = lane.request(Op::Read, 0, 512, Flags::DELEGATED, Origin::Feed);
+    let io = lane.disk(DiskOp::Read)[0].io;
+    lane.answer(io, medium());
+    assert_eq!(lane.result(read), Some(medium()));
+    assert!(lane.disk(DiskOp::Read).is_empty());
+}
+
+#[test]
+fn a_fed_volume_takes_writes_from_its_feed_only() {
+    let mut lane = Lane::new(VolumeLayout {
+        fed: true,
+        ..layout(1, &[])
+    });
+    let refused = Some(Err(IoError::new(IoErrorKind::ReadOnly)));
+    for op in [Op::Write, Op::Discard, Op::WriteZeroes] {
+        let token = lane.ask(op, 0, 512);
+        assert_eq!(lane.result(token), refused);
+    }
+    let token = lane.request(Op::Write, 0, 512, Flags::empty(), Origin::Feed);
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(token), Some(Ok(())));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_writes() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    let write = lane.ask(Op::Write, 0, 512);
+    let Action::Log(io) = &lane.take(|a| matches!(a, Action::Log(_)))[0] else {
+        panic!("no log update");
+    };
+    lane.answer(io.io, medium());
+    assert_eq!(lane.result(write), Some(medium()));
+    assert!(lane.disk(DiskOp::Write).is_empty());
+}
+
+#[test]
+fn slots_outside_the_layout_are_kept_and_can_be_cleared() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    let mut map = lane.engine.feed_map(FeedId(8)).unwrap().clone();
+    map.set_range(ByteRange::new(0, 3 * UNIT));
+    lane.engine.merge_feed_map(FeedId(8), &map, &mut lane.out);
+    assert!(!lane.engine.maps_durable());
+    lane.logged();
+    assert!(lane.engine.maps_durable());
+    lane.engine
+        .reconfigure(layout(1, &[]), &mut lane.out)
+        .unwrap();
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), 3 * UNIT);
+    let back = layout(1, &[FeedMode::Async]);
+    lane.engine.reconfigure(back, &mut lane.out).unwrap();
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), 3 * UNIT);
+    lane.engine
+        .reconfigure(layout(1, &[]), &mut lane.out)
+        .unwrap();
+    lane.engine.clear_feed_map(FeedId(8), &mut lane.out);
+    assert!(lane.logged() > 0);
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), 0);
+    assert_eq!(lane.engine.feed_map(FeedId(99)), None);
+}
+
+#[test]
+fn what_a_volume_grew_by_is_recovered_and_dirty() {
+    let mut lane = Lane::new(layout(2, &[FeedMode::Async]));
+    let mut grown = layout(2, &[FeedMode::Async]);
+    grown.size = SIZE + 8 * UNIT;
+    lane.engine.reconfigure(grown, &mut lane.out).unwrap();
+    assert_eq!(lane.engine.recover_bytes(), 8 * UNIT);
+    assert_eq!(lane.engine.dirty_bytes(FeedId(8)), 8 * UNIT);
+    let small = lane
+        .engine
+        .reconfigure(layout(2, &[FeedMode::Async]), &mut lane.out);
+    assert_eq!(small, Err(EngineError::Change));
+}
