@@ -63,6 +63,7 @@ began=$(now_ms)
 v a feedswap vga/web b --point two --discard-local
 v a feedwait vga/web b --timeout 100
 echo "figure: restore of 1 GiB: $(($(now_ms) - began)) ms"
-v a feeddetach vga/web b --point three
+v a feedswap vga/web b # this side is the source again; nobody writes
+v a feedwait vga/web b --timeout 100
 plexes a vga
 for p in 0 1; do cmp "$work/two.img" "$work/a-plex$p" || die "plex$p differs after the restore"; done

@@ -20,6 +20,8 @@ pub struct Ask {
     pub discard_local: bool,
     /// Exchange the roles.
     pub swap: bool,
+    /// Begin again where the feed ended at a point or was paused.
+    pub attach: bool,
 }
 
 /// The role in a direction.
@@ -84,7 +86,11 @@ pub fn facts(
         role_epoch: feed.role_epoch,
         swap: ask.swap,
         sync_mode: feed.mode == FeedMode::Sync,
-        intent: intent_of(&feed.intent),
+        intent: if ask.attach {
+            Intent::Attached
+        } else {
+            intent_of(&feed.intent)
+        },
         known: !feed.epochs.is_empty(),
         fresh,
         seeded: feed.seeded,

@@ -170,6 +170,7 @@ async fn attach(
     let ask = Ask {
         create: *create,
         discard_peer: *discard_peer,
+        attach: true,
         ..Ask::default()
     };
     let known = volume.feeds.iter().find(|feed| feed.peer == peer);
