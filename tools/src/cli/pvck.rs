@@ -261,7 +261,7 @@ mod tests {
     use volmgr::metadata::{MemPv, Store, assemble, initialise_pv};
     use volmgr::plan::{NewPv, VolumeRequest, create_group, create_volume};
 
-    const SIZE: usize = 64 << 20;
+    const SIZE: u64 = 64 << 20;
 
     /// A disk of group `vg0` with the volume `web`, whose first region is dirty.
     fn disk() -> (tempfile::NamedTempFile, Group) {
@@ -288,18 +288,20 @@ mod tests {
             region_size: volume.region_size,
         };
         for (at, bytes) in geometry.format(&[]) {
-            pv.scribble((range.start() + at) as usize, &bytes);
+            pv.scribble(range.start() + at, &bytes);
         }
         let mut bits = Box::new([0; PAGE_WORDS]);
         bits[0] = 0b101;
         let page = geometry.encode_page(DRL_SLOT, 0, 1, &bits);
         pv.scribble(
-            (range.start() + geometry.page_offset(DRL_SLOT, 0, 0)) as usize,
+            range.start() + geometry.page_offset(DRL_SLOT, 0, 0),
             &page,
         );
 
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), pv.bytes()).unwrap();
+        let mut bytes = vec![0; SIZE as usize];
+        pv.read_at(0, &mut bytes).unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
         (file, group)
     }
 
