@@ -20,6 +20,8 @@ pub struct Ask {
     pub discard_local: bool,
     /// Exchange the roles.
     pub swap: bool,
+    /// The exchange of roles that the peer is about to bring was asked for here: it needs no right.
+    pub consent: bool,
     /// Begin again where the feed ended at a point or was paused.
     pub attach: bool,
 }

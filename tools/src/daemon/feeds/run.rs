@@ -750,7 +750,13 @@ impl Feeds {
         } else {
             0
         };
-        let rights = self.rights(&entry.peer, &entry.lv());
+        let rights = match ask.consent {
+            true => Rights {
+                feed: true,
+                read: true,
+            },
+            false => self.rights(&entry.peer, &entry.lv()),
+        };
         let facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
         Ok(LocalFeed {
             facts,
