@@ -212,7 +212,7 @@ async fn attach(
             let feed = record::provisional(
                 Uuid::new_v4(),
                 peer,
-                &target,
+                &target.to_string(),
                 Direction::Out,
                 true,
                 mode,
