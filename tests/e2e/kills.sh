@@ -27,8 +27,8 @@ equal() { # what: after a point, source and sink are the same
     echo "ok: $1"
 }
 load() { # seconds of random writes on the source, verified as it goes; survives nothing: the source must stay up
-    # fio does not always notice that its server has died.
-    timeout -k 1 $(($1 + 10)) fio --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=16k --size=${size}m --iodepth=8 --time_based \
+    # fio does not always notice that its server has died, and a forked job would outlive it.
+    timeout -k 1 $(($1 + 10)) fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=16k --size=${size}m --iodepth=8 --time_based \
         --runtime="$1" --rate=16m --output=/dev/null
 }
 point=0
@@ -112,7 +112,7 @@ done
 for victim in a b; do
     cp "$work/source.img" "$work/want.img"
     head -c 64M /dev/urandom | nbdcopy --flush -- - "$(uri a vga/web)" 2>/dev/null ||
-        fio --name=g --ioengine=nbd --uri="$(uri a vga/web)" --rw=write --bs=1m --size=64m --end_fsync=1 --output=/dev/null
+        fio --thread --name=g --ioengine=nbd --uri="$(uri a vga/web)" --rw=write --bs=1m --size=64m --end_fsync=1 --output=/dev/null
     v a feedswap vga/web b --point "p$point" --discard-local >/dev/null 2>&1 & swap=$!
     sleep 0.$((RANDOM % 4))
     node_kill $victim

@@ -19,7 +19,7 @@ mke2fs -q -F -t ext4 -d /usr/share/doc "$work/fs.img" 700M # the rest of the vol
 nbdcopy "$work/fs.img" "$(uri a vga/web)"
 
 writer() { # seconds: writes and verifies beyond the filesystem
-    fio --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --offset=704m --size=200m --iodepth=16 \
+    fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --offset=704m --size=200m --iodepth=16 \
         --verify=crc32c --verify_backlog=256 --time_based --runtime="$1" --rate=8m --output=/dev/null
 }
 writer 12 &
