@@ -27,7 +27,8 @@ fio_pid=$!
 pids+=($fio_pid)
 sleep 1
 began=$(now_ms)
-v a feedattach vga/web b:vgb/web --create
+v b lvcreate -n web -L 1g -m 1 vgb
+v a feedattach vga/web b:vgb/web
 v a feedwait vga/web b --timeout 100
 echo "figure: full sync of 1 GiB under fio: $(($(now_ms) - began)) ms"
 wait $fio_pid || die "fio found a difference during full sync"

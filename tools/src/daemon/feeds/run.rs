@@ -169,6 +169,13 @@ impl Driver {
                         if !reason.is_empty() {
                             last_word.clone_from(&reason);
                         }
+                        if matches!(
+                            state,
+                            FeedState::FullSync | FeedState::Resync | FeedState::Live
+                        ) {
+                            // Whoever waits learns at once how much there is, and that nothing is left.
+                            self.look().await;
+                        }
                         self.report(state, reason);
                     }
                     Action::Close(why) => {
