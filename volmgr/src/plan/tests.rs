@@ -64,6 +64,7 @@ fn feed(n: u128) -> Feed {
         mode: FeedMode::Async,
         intent: FeedIntent::Attached,
         consistent: false,
+        settled: false,
         seeded: false,
         map_slot: 99,
         rate: 0,

@@ -184,7 +184,7 @@ impl Feeds {
         made: bool,
     ) -> Result<Opened, Refused> {
         let local = |error: String| refuse(RefusalCode::Local, error);
-        if !self.node.lane(lv).is_some() {
+        if self.node.lane(lv).is_none() {
             crate::daemon::active::activate(&self.node, lv, None)
                 .await
                 .map_err(|failure| local(failure.to_string()))?;
