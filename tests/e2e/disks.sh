@@ -20,6 +20,10 @@ become() { # states seconds what
     v a events | tail -n 12 >&2
     die "plexes are '$(state)' instead of '$1' after $3"
 }
+served() { # after a start
+    for _ in $(seq 100); do [ "$(ask a lvs vg/m -o lv_active)" = active ] && return; sleep 0.1; done
+    die "the volume is not served: $(v a lvs vg/m -o +lv_active)"
+}
 equal() { # what
     become 'active active' 40 "$1"
     v a plexsync --verify vg/m >/dev/null || die "plexes differ after $1"
@@ -64,6 +68,7 @@ end_load "a disk that was cut short, again"
 node_kill a
 truncate -s 200M "$(d 2)"
 node_start a
+served
 nbdcopy "$(uri a vg/m)" "$work/out"
 v a plexsync vg/m >/dev/null || true
 equal "a restart with a failed plex"
@@ -74,7 +79,7 @@ cmp "$work/out" "$work/again" || die "the content changed by the resync"
 node_stop a
 mv "$(d 1)" "$work/away"
 node_start a
-for _ in $(seq 50); do [ "$(ask a lvs vg/m -o lv_active)" = active ] && break; sleep 0.1; done
+served
 head -c 8M /dev/urandom >"$work/new"
 nbdcopy --flush "$work/new" "$(uri a vg/m)" 2>/dev/null || fio --name=g --ioengine=nbd --uri="$(uri a vg/m)" --rw=write --bs=1m \
     --size=8m --end_fsync=1 --output=/dev/null
@@ -89,7 +94,7 @@ cmp "$work/out" "$work/again" || die "the outdated disk was believed"
 node_stop a
 dd if=/dev/urandom of="$(d 2)" bs=1M count=200 conv=notrunc status=none
 node_start a
-for _ in $(seq 50); do [ "$(ask a lvs vg/m -o lv_active)" = active ] && break; sleep 0.1; done
+served
 nbdcopy "$(uri a vg/m)" "$work/again"
 cmp "$work/out" "$work/again" || die "the content is not what it was"
 bad=$(v a plexs vg/m --noheadings -o plex_name,plex_state | awk '$2 != "active" {print $1}')

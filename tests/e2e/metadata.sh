@@ -14,7 +14,7 @@ check() { # what
     known=$(printf '%s\n' "${!have[@]}" | sort | tr '\n' ' ')
     [ "${listed# }" = "${known# }" ] || die "after $1: listed '$listed', done '$known'"
 }
-clean() { # the disks agree and have nothing wrong
+clean() { # the disks agree and have nothing wrong; the daemon has been started since it was killed
     local disk
     for disk in "$work"/a/disk{1,2,3}; do "$bin/volmgr" pvck "$disk" >"$work/out" 2>&1 || die "pvck $disk: $(cat "$work/out")"; done
 }
@@ -22,7 +22,7 @@ kills=0
 for round in $(seq 200); do
     name=lv$((RANDOM % 12))
     if [ -n "${have[$name]:-}" ]; then command=(lvremove -y "vg/$name") done=-; else
-        command=(lvcreate -n "$name" -L $((4 + RANDOM % 3 * 4))m -an vg) done=+
+        command=(lvcreate -n "$name" -L $((4 + RANDOM % 3 * 4))m -a n vg) done=+
         [ $((RANDOM % 2)) = 0 ] && command+=(-m 1)
     fi
     if [ $((round % 14)) = 7 ]; then # in the middle
@@ -30,8 +30,8 @@ for round in $(seq 200); do
         sleep "0.00$((RANDOM % 10))"
         node_kill a
         wait $pid 2>/dev/null || true
+        node_start a # a commit that was cut short is completed or dropped
         clean
-        node_start a
         kills=$((kills + 1))
         # Done or not done: the listing says which.
         if v a lvs "vg/$name" >/dev/null 2>&1; then have[$name]=1; else unset "have[$name]"; fi
@@ -41,8 +41,8 @@ for round in $(seq 200); do
     fi
     if [ $((round % 25)) = 0 ]; then
         node_kill a
-        clean
         node_start a
+        clean
         kills=$((kills + 1))
         check "round $round"
     fi
@@ -66,5 +66,5 @@ v a lvchange -ay vg/keep >/dev/null
 nbdcopy "$(uri a vg/keep)" "$work/out"
 cmp "$work/content" "$work/out" || die "the content did not come back with the metadata"
 v a plexsync --verify vg/keep >/dev/null
-node_kill a
+node_stop a
 clean

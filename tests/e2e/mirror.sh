@@ -14,6 +14,11 @@ load() { # lv seconds: verified random writes
 }
 begin_load() { load "$@" & fio_pid=$!; pids+=($fio_pid); sleep 0.7; }
 end_load() { wait "$fio_pid" || die "fio saw an error or a difference: $1"; }
+started() { # the daemon again, with all volumes served
+    node_start a
+    for _ in $(seq 100); do [ -z "$(v a lvs vg --noheadings -o lv_active | grep -vx ' *active *')" ] && return; sleep 0.1; done
+    die "not all volumes are served: $(v a lvs vg -o +lv_active)"
+}
 in_step() { # lv what: waits, then compares both ways
     timeout 60 "$bin/volmgr" --socket "$work/a/volmgrd.sock" plexsync "vg/$1" >/dev/null || die "$1 does not get in step after $2"
     v a plexsync --verify "vg/$1" >/dev/null || die "the plexes of $1 differ after $2"
@@ -69,7 +74,7 @@ raw_equal "off line and on line"
 v a lvchange --offline plex3 vg/m
 load m 2
 node_kill a
-node_start a
+started
 v a lvchange --online plex3 vg/m
 in_step m "a kill while off line"
 raw_equal "a kill while off line"
@@ -93,7 +98,7 @@ for round in 1 2 3; do
     sleep "1.$RANDOM"
     node_kill a
     wait
-    node_start a
+    started
     for lv in m sm; do in_step $lv "kill $round"; done
     raw_equal "kill $round"
 done
