@@ -174,6 +174,13 @@ impl Driver {
                         if !reason.is_empty() {
                             last_word.clone_from(&reason);
                         }
+                        if matches!(
+                            state,
+                            FeedState::FullSync | FeedState::Resync | FeedState::Live
+                        ) {
+                            // Whoever waits learns at once how much there is, and that nothing is left.
+                            self.look().await;
+                        }
                         self.report(state, reason);
                     }
                     Action::Close(why) => {
@@ -743,7 +750,13 @@ impl Feeds {
         } else {
             0
         };
-        let rights = self.rights(&entry.peer, &entry.lv());
+        let rights = match ask.consent {
+            true => Rights {
+                feed: true,
+                read: true,
+            },
+            false => self.rights(&entry.peer, &entry.lv()),
+        };
         let facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
         Ok(LocalFeed {
             facts,

@@ -212,7 +212,7 @@ async fn attach(
             let feed = record::provisional(
                 Uuid::new_v4(),
                 peer,
-                &target,
+                &target.to_string(),
                 Direction::Out,
                 true,
                 mode,
@@ -792,6 +792,18 @@ async fn swap_attached(
 ) -> Result<(), Failure> {
     let what = "cannot swap";
     let status = entry.status();
+    let consent = Ask {
+        consent: true,
+        ..Ask::default()
+    };
+    if status.state == FeedState::Refused && feed.initiator {
+        // The peer may have gone ahead with an exchange that was asked for here before a crash.
+        entry.ask(consent, None);
+        entry.wake.notify_one();
+        next_attempt(entry, object, what, status.attempts).await?;
+        told(feeds, ctx, entry, lv, object);
+        return Ok(());
+    }
     if status.state != FeedState::Live {
         return Err(fail(
             lv,
@@ -811,6 +823,8 @@ async fn swap_attached(
         let (point, name, time) = swap_point();
         Event::Swap { point, name, time }
     } else {
+        // The new roles come with the next connection.
+        entry.ask(consent, None);
         Event::AskSwap
     };
     entry.send(event);
