@@ -20,7 +20,7 @@ nbdcopy "$work/fs.img" "$(uri a vga/web)"
 
 writer() { # seconds: writes and verifies beyond the filesystem
     fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --offset=704m --size=200m --iodepth=16 \
-        --verify=crc32c --verify_backlog=256 --time_based --runtime="$1" --rate=8m --output=/dev/null
+        --verify=crc32c --verify_state_save=0 --verify_backlog=256 --time_based --runtime="$1" --rate=8m --output=/dev/null
 }
 writer 12 &
 fio_pid=$!

@@ -264,6 +264,7 @@ mod tests {
                 current: Uuid::from_u128(2),
                 history: Vec::new(),
             },
+            next_plex: 0,
             plexes: Vec::new(),
             log: Vec::new(),
             feeds: vec![feed],
