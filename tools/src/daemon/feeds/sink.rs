@@ -127,7 +127,13 @@ impl SinkStreams {
                     let bytes = device.written.load(Ordering::Relaxed);
                     let much = bytes.wrapping_sub(flushed_bytes) >= FLUSH_BYTES;
                     if silent || much || since.elapsed() >= FLUSH_EVERY {
-                        flush(&lane, &progress).await;
+                        if !flush(&lane, &progress).await {
+                            // A later flush may succeed though the kernel has dropped what this one
+                            // was about. Not acknowledged, it is sent again in the next session.
+                            let error = IoError::new(blockio::IoErrorKind::Medium);
+                            progress.iter().for_each(|p| p.fail(error));
+                            return;
+                        }
                         flushed_bytes = bytes;
                         volatile = None;
                         // What came during the flush has its own time from now on.
