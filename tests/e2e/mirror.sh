@@ -9,7 +9,7 @@ disks a 4 200
 v a vgcreate vg "$work"/a/disk{1,2,3,4} >/dev/null
 
 load() { # lv seconds: verified random writes
-    fio --name=w --ioengine=nbd --uri="$(uri a "vg/$1")" --rw=randwrite --bs=4k --size=48m --iodepth=16 --rate=12m \
+    fio --thread --name=w --ioengine=nbd --uri="$(uri a "vg/$1")" --rw=randwrite --bs=4k --size=48m --iodepth=16 --rate=12m \
         --verify=crc32c --verify_state_save=0 --verify_backlog=256 --time_based --runtime="$2" --output=/dev/null
 }
 begin_load() { load "$@" & fio_pid=$!; pids+=($fio_pid); sleep 0.7; }

@@ -39,7 +39,7 @@ impl Default for EngineConfig {
             bounce: Vec::new(),
             bounce_bytes: 1 << 20,
             block: 512,
-            max_bulk_copies: 4,
+            max_bulk_copies: 16,
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
             clear_interval_ms: 2000,
