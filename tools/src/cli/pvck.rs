@@ -293,10 +293,7 @@ mod tests {
         let mut bits = Box::new([0; PAGE_WORDS]);
         bits[0] = 0b101;
         let page = geometry.encode_page(DRL_SLOT, 0, 1, &bits);
-        pv.scribble(
-            range.start() + geometry.page_offset(DRL_SLOT, 0, 0),
-            &page,
-        );
+        pv.scribble(range.start() + geometry.page_offset(DRL_SLOT, 0, 0), &page);
 
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut bytes = vec![0; SIZE as usize];

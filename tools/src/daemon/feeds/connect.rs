@@ -121,8 +121,7 @@ async fn attempt(feeds: &Arc<Feeds>, entry: &Arc<FeedEntry>) -> Result<Outcome, 
     let lane = feeds
         .node
         .lane(&lv)
-        .ok_or_else(|| NoSession::Later("the volume is not active".into()))?
-        ;
+        .ok_or_else(|| NoSession::Later("the volume is not active".into()))?;
     let peer = feeds
         .node
         .peers
@@ -216,7 +215,11 @@ impl Feeds {
         peer: &str,
         offer: &StreamsOffer,
     ) -> Result<Vec<DataStream>, String> {
-        let peer = self.node.peers.get(peer).ok_or("the peer has been removed")?;
+        let peer = self
+            .node
+            .peers
+            .get(peer)
+            .ok_or("the peer has been removed")?;
         let mut streams = Vec::new();
         for stream in 0..offer.count {
             let address = match peer.data.as_slice() {

@@ -65,12 +65,16 @@ impl Feeds {
     pub async fn start(node: &Arc<Node>) -> Result<Arc<Self>, StartError> {
         let listener = match node.config.listen {
             None => None,
-            Some(address) => Some(TcpListener::bind(address).await.map_err(|source| {
-                StartError::Listen {
-                    address: address.to_string(),
-                    source,
-                }
-            })?),
+            Some(address) => {
+                Some(
+                    TcpListener::bind(address)
+                        .await
+                        .map_err(|source| StartError::Listen {
+                            address: address.to_string(),
+                            source,
+                        })?,
+                )
+            }
         };
         let feeds = Arc::new_cyclic(|me| Self {
             node: node.clone(),
@@ -187,7 +191,10 @@ impl Feeds {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = result {
-            tracing::warn!(error, "a sink could not be settled: it counts as not consistent");
+            tracing::warn!(
+                error,
+                "a sink could not be settled: it counts as not consistent"
+            );
         }
     }
 

@@ -126,12 +126,7 @@ impl Driver {
         driver.run(actions.into()).await
     }
 
-    fn new(
-        feeds: Arc<Feeds>,
-        session: Session,
-        connection: Connection,
-        peer: PeerLink,
-    ) -> Self {
+    fn new(feeds: Arc<Feeds>, session: Session, connection: Connection, peer: PeerLink) -> Self {
         let (writer, inbox) = split(connection);
         let (events, event_inbox) = mpsc::unbounded_channel();
         Self {
@@ -221,7 +216,11 @@ impl Driver {
         let text = self.end(&reason).await;
         Outcome {
             reason,
-            text: if last_word.is_empty() { text } else { last_word },
+            text: if last_word.is_empty() {
+                text
+            } else {
+                last_word
+            },
         }
     }
 
@@ -444,10 +443,10 @@ impl Driver {
             return;
         }
         let count = offer.count;
-        let arrivals =
-            self.feeds
-                .registry
-                .expect(offer.session, offer.token, peer.proved, count);
+        let arrivals = self
+            .feeds
+            .registry
+            .expect(offer.session, offer.token, peer.proved, count);
         self.expected = Some(offer.session);
         tokio::spawn(async move {
             let streams = tokio::time::timeout(STREAMS_TIMEOUT, collect(arrivals, count)).await;
@@ -558,7 +557,11 @@ impl Driver {
         let rate = u128::from(moved.saturating_sub(before)) * 1000 / ms;
         self.numbers = (Instant::now(), moved);
         self.feeds
-            .look(&bound.entry, &bound.lane, u64::try_from(rate).unwrap_or(u64::MAX))
+            .look(
+                &bound.entry,
+                &bound.lane,
+                u64::try_from(rate).unwrap_or(u64::MAX),
+            )
             .await;
     }
 
@@ -723,10 +726,7 @@ impl Feeds {
         lane: &LaneHandle,
         ask: &Ask,
     ) -> Result<LocalFeed, String> {
-        let (view, volume) = self
-            .node
-            .volume(&entry.lv())
-            .ok_or("the volume is gone")?;
+        let (view, volume) = self.node.volume(&entry.lv()).ok_or("the volume is gone")?;
         let recorded = volume.feeds.iter().find(|feed| feed.uuid == entry.uuid);
         let feed = match (recorded.cloned(), entry.provisional()) {
             (Some(feed), _) => feed,

@@ -95,11 +95,8 @@ impl SinkStreams {
 
     /// Tells the source how far the streams are, until the receiver of `events` is gone.
     pub fn acknowledge(&self, events: mpsc::UnboundedSender<Event>) {
-        let (progress, moved, lane) = (
-            self.progress.clone(),
-            self.moved.clone(),
-            self.lane.clone(),
-        );
+        let (progress, moved, lane) =
+            (self.progress.clone(), self.moved.clone(), self.lane.clone());
         tokio::spawn(async move {
             let mut told = vec![(0u64, 0u64); progress.len()];
             let mut flushed = Instant::now();
@@ -140,12 +137,7 @@ impl SinkStreams {
 
     /// Once the live stream is applied up to `live_sequence`, makes everything durable that has
     /// been applied, and says so.
-    pub fn flush(
-        &self,
-        id: u64,
-        live_sequence: Option<u64>,
-        events: mpsc::UnboundedSender<Event>,
-    ) {
+    pub fn flush(&self, id: u64, live_sequence: Option<u64>, events: mpsc::UnboundedSender<Event>) {
         let (progress, lane, device) = (
             self.progress.clone(),
             self.lane.clone(),
@@ -189,7 +181,13 @@ async fn flush(lane: &LaneHandle, progress: &[Arc<StreamProgress>]) -> bool {
             // Nobody waits any more: the session has ended.
             let _gone = sender.send(result);
         });
-        lane.submit(Op::Flush, ByteRange::default(), Flags::empty(), Vec::new(), done);
+        lane.submit(
+            Op::Flush,
+            ByteRange::default(),
+            Flags::empty(),
+            Vec::new(),
+            done,
+        );
     });
     let ok = asked.await.is_ok() && matches!(done.await, Ok(Ok(())));
     if ok {
@@ -277,16 +275,10 @@ impl SinkDevice for Handle {
         }
     }
 
-    fn submit(
-        &self,
-        op: Op,
-        range: ByteRange,
-        flags: Flags,
-        bytes: Option<Vec<u8>>,
-        done: DoneFn,
-    ) {
+    fn submit(&self, op: Op, range: ByteRange, flags: Flags, bytes: Option<Vec<u8>>, done: DoneFn) {
         let done = self.0.counted(done);
-        self.0.lane
+        self.0
+            .lane
             .submit(op, range, flags, bytes.unwrap_or_default(), done);
     }
 

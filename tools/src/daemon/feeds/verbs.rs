@@ -22,9 +22,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(120);
 /// Runs a verb.
 pub async fn run(feeds: &Feeds, ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Feedattach { lv, peer, .. } => {
-            attach(feeds, ctx, lv, peer, command).await
-        }
+        Command::Feedattach { lv, peer, .. } => attach(feeds, ctx, lv, peer, command).await,
         Command::Feedwait {
             lv,
             peer,
@@ -51,12 +49,7 @@ pub async fn run(feeds: &Feeds, ctx: &Ctx, command: &Command) -> Result<(), Fail
 }
 
 /// The feed of a volume with a peer.
-pub fn find(
-    feeds: &Feeds,
-    lv: &LvName,
-    peer: &str,
-    what: &str,
-) -> Result<Arc<FeedEntry>, Failure> {
+pub fn find(feeds: &Feeds, lv: &LvName, peer: &str, what: &str) -> Result<Arc<FeedEntry>, Failure> {
     let (_, volume) = find_volume(&feeds.node, lv, what)?;
     let record = volume.feeds.iter().find(|feed| feed.peer == peer);
     let Some(record) = record else {
@@ -370,7 +363,12 @@ async fn wait(
             return Ok(());
         }
         if status.state == FeedState::Refused {
-            return Err(fail(&object, "waiting for the feed", &status.reason, "see feeds"));
+            return Err(fail(
+                &object,
+                "waiting for the feed",
+                &status.reason,
+                "see feeds",
+            ));
         }
         let over = matches!(status.state, FeedState::Split | FeedState::Paused);
         if over && wanted == FeedState::Live {
@@ -410,7 +408,12 @@ async fn wait(
             () = ctx.out.client_gone() => return Ok(()),
         }
         if entry.is_gone() {
-            return Err(fail(&object, "waiting for the feed", "it has been removed", ""));
+            return Err(fail(
+                &object,
+                "waiting for the feed",
+                "it has been removed",
+                "",
+            ));
         }
     }
 }
@@ -420,7 +423,12 @@ async fn pause(feeds: &Feeds, ctx: &Ctx, lv: &LvName, peer: &str) -> Result<(), 
     let entry = find(feeds, lv, peer, what)?;
     let feed = record_of(feeds, &entry, lv, what)?;
     if matches!(feed.intent, FeedIntent::Split { .. }) {
-        return Err(fail(lv, what, "the feed has ended at a point", "feedattach"));
+        return Err(fail(
+            lv,
+            what,
+            "the feed has ended at a point",
+            "feedattach",
+        ));
     }
     if ctx.would(&format!("pause the feed of {lv} with {peer}")) {
         return Ok(());
@@ -507,8 +515,14 @@ async fn detach(
     let feed = record_of(feeds, &entry, lv, what)?;
     let time = crate::daemon::events::now();
     let name = point.map_or_else(|| format!("point-{time}"), str::to_owned);
-    volmgr::names::check(&name)
-        .map_err(|error| wrong(lv, what, format!("{name:?}: {error}"), "choose another name"))?;
+    volmgr::names::check(&name).map_err(|error| {
+        wrong(
+            lv,
+            what,
+            format!("{name:?}: {error}"),
+            "choose another name",
+        )
+    })?;
     let (_, volume) = find_volume(&feeds.node, lv, what)?;
     if let Some(taken) = volume
         .points
@@ -740,7 +754,10 @@ async fn swap_split(
             "--discard-local throws that away",
         ));
     }
-    if ctx.would(&format!("exchange the roles of {lv} and its copy at {}", entry.peer)) {
+    if ctx.would(&format!(
+        "exchange the roles of {lv} and its copy at {}",
+        entry.peer
+    )) {
         return Ok(());
     }
     let before = entry.status().attempts;
@@ -783,7 +800,10 @@ async fn swap_attached(
             "feedwait first",
         ));
     }
-    if ctx.would(&format!("exchange the roles of {lv} and its copy at {}", entry.peer)) {
+    if ctx.would(&format!(
+        "exchange the roles of {lv} and its copy at {}",
+        entry.peer
+    )) {
         return Ok(());
     }
     let refused = entry.expect_refusal();
