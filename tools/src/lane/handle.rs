@@ -85,7 +85,12 @@ impl LaneHandle {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Front-end connections that are open, and users of the block device.
+    /// NBD connections that are open.
+    pub fn clients(&self) -> u32 {
+        self.shared.opens.load(Ordering::Relaxed)
+    }
+
+    /// NBD connections that are open, and users of the block device.
     pub fn opens(&self) -> u32 {
         let users = self
             .shared
@@ -93,7 +98,7 @@ impl LaneHandle {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone();
-        self.shared.opens.load(Ordering::Relaxed) + users.map_or(0, |users| users())
+        self.clients() + users.map_or(0, |users| users())
     }
 
     fn send(&self, command: LaneCommand) -> Result<(), LaneError> {

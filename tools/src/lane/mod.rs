@@ -35,7 +35,7 @@ pub use command::{
     DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
 };
 pub use disk::DiskSpec;
-pub use handle::LaneHandle;
+pub use handle::{LaneHandle, UsersFn};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
 pub use ublk::{UBLK_MAX_IO, UblkQueues};
 
