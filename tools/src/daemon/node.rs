@@ -38,6 +38,8 @@ pub struct Node {
     pub groups: Groups,
     /// The volumes that are served.
     pub active: ActiveVolumes,
+    /// The block devices of this node.
+    pub ublk: super::ublk::Records,
     /// What happened.
     pub events: EventLog,
     devices: Mutex<BTreeSet<PathBuf>>,
@@ -70,6 +72,7 @@ impl Node {
         )?;
         let peers = Peers::load(&state)?;
         let devices = state.read(DEVICES_FILE)?.unwrap_or_default();
+        let ublk = super::ublk::Records::load(&state)?;
         let events = EventLog::open(state.path());
         let groups = Groups::new(state.path().join("archive"));
         Ok(Arc::new(Self {
@@ -80,6 +83,7 @@ impl Node {
             peers,
             groups,
             active: ActiveVolumes::default(),
+            ublk,
             events,
             devices: Mutex::new(devices),
             verbs: AsyncMutex::new(()),
@@ -98,6 +102,7 @@ impl Node {
         tokio::spawn(async move {
             let _lock = node.verb_lock().await;
             node.activate_wanted().await;
+            tokio::task::block_in_place(|| super::ublk::clear_leftovers(&node));
         });
         self.spawn(self.clone().watch_disks());
         Ok(())

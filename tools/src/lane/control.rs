@@ -26,6 +26,11 @@ impl Lane {
     fn command(&mut self, command: LaneCommand) {
         match command {
             LaneCommand::AddNbd(client) => self.add_nbd(*client),
+            LaneCommand::AddUblk { queues, reply } => self.add_ublk(*queues, reply),
+            LaneCommand::DropUblk { reply } => {
+                self.drop_ublk();
+                self.answer(reply, Ok(()));
+            }
             LaneCommand::Reconfigure {
                 layout,
                 disks,

@@ -66,7 +66,6 @@ fn feed(n: u128) -> Feed {
         consistent: false,
         settled: false,
         seeded: false,
-        settled: false,
         map_slot: 99,
         rate: 0,
         epochs: Vec::new(),
