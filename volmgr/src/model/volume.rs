@@ -180,6 +180,9 @@ impl PlexState {
     /// | stale | | yes | yes | = | yes | yes |
     /// | failed | | yes | | yes | = | yes |
     /// | offline | | yes | | yes | yes | = |
+    ///
+    /// Besides, any plex that is not active becomes empty where the content of its disk cannot be relied
+    /// on any more ([`crate::plan::revive_plexes`]).
     pub fn may_become(self, to: Self) -> bool {
         use PlexState::{Active, Empty, Failed, Offline, Stale, Syncing};
         self == to
