@@ -99,7 +99,9 @@ for victim in a b; do
     wait $fio_pid 2>/dev/null || true
     node_start $victim
     # The intent was committed or it was not; both are fine, and both converge.
-    v a feedwait vga/web b --state split --timeout 20 >/dev/null 2>&1 || v a feedwait vga/web b --timeout 20 >/dev/null
+    # A node that has just started may answer before it serves the volume: asked once more, it knows.
+    v a feedwait vga/web b --state split --timeout 20 >/dev/null 2>&1 || v a feedwait vga/web b --timeout 20 >/dev/null 2>&1 ||
+        v a feedwait vga/web b --state split --timeout 20 >/dev/null
     if [ "$(ask a feeds vga/web -o feed_state)" = split ]; then
         [ "$(ask b points vgb/web -o point_name | tail -n 1)" = "p$point" ] || die "split here, but the sink has no point p$point"
         v a feedattach vga/web b:vgb/web
