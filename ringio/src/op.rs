@@ -1,5 +1,6 @@
 //! Operations: what is pushed, and what comes back.
 
+use crate::sys::Command;
 use crate::{BufMut, BufSlice};
 use blockio::{ByteRange, IoError};
 use std::fs::File;
@@ -205,6 +206,9 @@ pub enum Op {
         /// How long.
         after: Duration,
     },
+    /// A command to a driver. Cancelling does not reach it: it ends when the driver says so, or
+    /// with the ring.
+    Command(Command),
     /// Nothing.
     Nop,
 }

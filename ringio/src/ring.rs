@@ -402,6 +402,14 @@ impl<T> Ring<T> {
                 aside = Aside::Time(time);
                 sqe
             }
+            Op::Command(command) => {
+                let (op, bytes) = (command.op, command.bytes);
+                let addr = Some(command.addr);
+                on_file!(self, &command.file, |fd| opcode::UringCmd16::new(fd, op)
+                    .cmd(bytes)
+                    .addr(addr)
+                    .build())
+            }
             Op::Nop => opcode::Nop::new().build(),
         };
         (sqe, aside)
@@ -515,16 +523,20 @@ fn message(parts: &[crate::SendPart], done: usize) -> Box<Message> {
 impl<T> Drop for Ring<T> {
     /// Cancels what is in flight and waits for it, so that its memory may be freed.
     fn drop(&mut self) {
+        // A driver's command cannot be cancelled this way and refers to no memory of ours: the
+        // kernel ends it after the ring.
+        let waits = |entry: &Entry<T>| !matches!(entry.op, Op::Command(_));
         let tokens: Vec<u64> = self
             .ops
             .iter()
+            .filter(|(_, entry)| waits(entry))
             .map(|(key, entry)| u64::from(entry.generation) << 32 | key as u64)
             .collect();
         for token in tokens {
             self.enqueue(opcode::AsyncCancel::new(token).build().user_data(NOBODY));
         }
         let mut done = Vec::new();
-        while !self.ops.is_empty() {
+        while self.ops.iter().any(|(_, entry)| waits(entry)) {
             if self.submit_and_wait(1, None).is_err() {
                 // The kernel may still write to these buffers: never free them.
                 std::mem::forget(std::mem::take(&mut self.ops));

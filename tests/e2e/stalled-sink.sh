@@ -18,7 +18,7 @@ head -c ${size}M /dev/urandom >"$work/content"
 nbdcopy --flush "$work/content" "$(uri a vga/web)"
 
 writes() { # seconds -> "IOPS longest-wait-in-ms"
-    fio --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=16k --size=${size}m --iodepth=8 --time_based \
+    fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=16k --size=${size}m --iodepth=8 --time_based \
         --runtime="$1" --output-format=terse --terse-version=3 | awk -F';' '/^3;/ {printf "%d %d\n", $49, $56 / 1000}'
 }
 state() { ask a feeds vga/web -o feed_state; }

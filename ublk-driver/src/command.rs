@@ -1,39 +1,27 @@
-//! The commands with which a queue's thread fetches and commits requests, as bytes for a
-//! `uring_cmd` on the character device.
+//! The commands with which a queue's thread fetches and commits requests, for its io_uring.
 
+use crate::CharDevice;
+use crate::sys::command::build;
 use crate::sys::uapi;
 use blockio::IoError;
-
-/// A command for the character device: operation code and command area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoCommand {
-    /// `cmd_op` of the submission entry.
-    pub op: u32,
-    /// The 16-byte command area.
-    pub bytes: [u8; 16],
-}
-
-fn build(op: u32, queue: u16, tag: u16, result: i32) -> IoCommand {
-    let mut bytes = [0u8; 16];
-    bytes[0..2].copy_from_slice(&queue.to_ne_bytes());
-    bytes[2..4].copy_from_slice(&tag.to_ne_bytes());
-    bytes[4..8].copy_from_slice(&result.to_ne_bytes());
-    // The address stays zero: with user copy there is no buffer to name.
-    IoCommand { op, bytes }
-}
+use ringio::sys::Command;
 
 /// Asks for the first request of `tag`.
-pub fn fetch(queue: u16, tag: u16) -> IoCommand {
-    build(uapi::IO_FETCH_REQ, queue, tag, 0)
+pub fn fetch(device: &CharDevice, queue: u16, tag: u16) -> Command {
+    build(device.handle(), uapi::IO_FETCH_REQ, queue, tag, 0)
 }
 
 /// Ends the request of `tag` and asks for the next. `Ok` carries the bytes done.
-pub fn commit(queue: u16, tag: u16, result: Result<u32, IoError>) -> IoCommand {
-    let result = match result {
+pub fn commit(device: &CharDevice, queue: u16, tag: u16, result: Result<u32, IoError>) -> Command {
+    let op = uapi::IO_COMMIT_AND_FETCH_REQ;
+    build(device.handle(), op, queue, tag, result_code(result))
+}
+
+fn result_code(result: Result<u32, IoError>) -> i32 {
+    match result {
         Ok(bytes) => i32::try_from(bytes).unwrap_or(i32::MAX),
         Err(e) => -e.errno(),
-    };
-    build(uapi::IO_COMMIT_AND_FETCH_REQ, queue, tag, result)
+    }
 }
 
 /// What a completed fetch or commit means.
@@ -43,16 +31,16 @@ pub enum Fetched {
     Request,
     /// The device is being stopped or quiesced: nothing will come for this tag.
     Aborted,
-    /// The command itself failed with this errno.
-    Failed(i32),
+    /// The command itself failed.
+    Failed(IoError),
 }
 
 /// Reads the result of a fetch or commit command.
-pub fn fetched(result: i32) -> Fetched {
+pub fn fetched(result: Result<u32, IoError>) -> Fetched {
     match result {
-        0 => Fetched::Request,
-        uapi::IO_RES_ABORT => Fetched::Aborted,
-        r => Fetched::Failed(r.saturating_neg()),
+        Ok(_) => Fetched::Request,
+        Err(error) if error.errno() == -uapi::IO_RES_ABORT => Fetched::Aborted,
+        Err(error) => Fetched::Failed(error),
     }
 }
 
@@ -70,11 +58,11 @@ mod tests {
 
     #[test]
     fn commit_carries_the_errno() {
-        let c = commit(1, 2, Err(IoError::new(IoErrorKind::Medium)));
         assert_eq!(
-            i32::from_ne_bytes([c.bytes[4], c.bytes[5], c.bytes[6], c.bytes[7]]),
+            result_code(Err(IoError::new(IoErrorKind::Medium))),
             -libc::EIO
         );
+        assert_eq!(result_code(Ok(4096)), 4096);
     }
 
     #[test]
@@ -85,8 +73,12 @@ mod tests {
 
     #[test]
     fn results_are_classified() {
-        assert_eq!(fetched(0), Fetched::Request);
-        assert_eq!(fetched(-libc::ENODEV), Fetched::Aborted);
-        assert_eq!(fetched(-libc::EINVAL), Fetched::Failed(libc::EINVAL));
+        let failed = IoError::from_errno(libc::EINVAL);
+        assert_eq!(fetched(Ok(0)), Fetched::Request);
+        assert_eq!(
+            fetched(Err(IoError::from_errno(libc::ENODEV))),
+            Fetched::Aborted
+        );
+        assert_eq!(fetched(Err(failed)), Fetched::Failed(failed));
     }
 }

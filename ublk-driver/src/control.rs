@@ -11,10 +11,11 @@
 //! must run on another thread than the queues.
 
 use crate::params;
+use crate::sys::block;
 use crate::sys::ring::ControlRing;
 use crate::sys::uapi::{self, ControlCommand, DeviceInfo, Features};
-use crate::{DeviceConfig, Mode, UblkError};
-use std::fs::{File, OpenOptions};
+use crate::{CharDevice, DeviceConfig, Mode, UblkError};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,15 @@ pub struct Control {
 pub struct Device {
     control: Control,
     info: DeviceInfo,
+}
+
+/// What an attempt to stop a device came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It serves no more.
+    Yes,
+    /// Someone has it open; it goes on serving.
+    InUse,
 }
 
 impl Control {
@@ -110,7 +120,8 @@ impl Control {
                 missing: need - known,
             });
         }
-        let wish = Features::UPDATE_SIZE | Features::SAFE_STOP_DEV;
+        // What looks like a partition table in a volume is its user's business.
+        let wish = Features::UPDATE_SIZE | Features::SAFE_STOP_DEV | Features::NO_AUTO_PART_SCAN;
         let mut info = DeviceInfo {
             queues: config.queues,
             depth: config.depth,
@@ -199,6 +210,20 @@ impl Device {
         Ok(self.control.info(self.id())?.state == uapi::STATE_QUIESCED)
     }
 
+    /// The process that served it last, as it said itself when it started the device.
+    pub fn server_pid(&self) -> i32 {
+        self.info.server_pid
+    }
+
+    /// How its payload moves.
+    pub fn mode(&self) -> Mode {
+        if self.features().contains(Features::AUTO_BUF_REG) {
+            Mode::ZeroCopy
+        } else {
+            Mode::UserCopy
+        }
+    }
+
     /// Is it serving?
     pub fn is_live(&self) -> Result<bool, UblkError> {
         Ok(self.control.info(self.id())?.state == uapi::STATE_LIVE)
@@ -210,12 +235,12 @@ impl Device {
     }
 
     /// Opens the device that queues talk to. It appears a moment after the device was added.
-    pub fn open_char(&self) -> Result<File, UblkError> {
+    pub fn open_char(&self) -> Result<CharDevice, UblkError> {
         let path = format!("/dev/ublkc{}", self.id());
         let deadline = Instant::now() + Duration::from_secs(3);
         loop {
             match OpenOptions::new().read(true).write(true).open(&path) {
-                Ok(file) => return Ok(file),
+                Ok(file) => return Ok(CharDevice::new(file)),
                 Err(source) if Instant::now() >= deadline => {
                     return Err(UblkError::Io {
                         what: format!("cannot open {path}"),
@@ -272,6 +297,36 @@ impl Device {
     /// Ends service: requests in flight are finished by the queues, new ones fail.
     pub fn stop(&self) -> Result<(), UblkError> {
         self.command("STOP_DEV", uapi::CMD_STOP_DEV, 0, None)
+    }
+
+    /// Ends service unless someone has the block device open. `None` where the kernel cannot tell
+    /// (before Linux 7.0): then nothing has happened.
+    pub fn try_stop(&self) -> Result<Option<Stopped>, UblkError> {
+        if !self.features().contains(Features::SAFE_STOP_DEV) {
+            return Ok(None);
+        }
+        match self.command("TRY_STOP_DEV", uapi::CMD_TRY_STOP_DEV, 0, None) {
+            Ok(()) => Ok(Some(Stopped::Yes)),
+            Err(UblkError::Command { source, .. })
+                if source.kind() == io::ErrorKind::ResourceBusy =>
+            {
+                Ok(Some(Stopped::InUse))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the block device refuse writes, or take them again. Needs a started device.
+    pub fn set_read_only(&self, read_only: bool) -> Result<(), UblkError> {
+        let path = self.block_path();
+        OpenOptions::new()
+            .read(true)
+            .open(&path)
+            .and_then(|device| block::set_read_only(&device, read_only))
+            .map_err(|source| UblkError::Io {
+                what: format!("cannot set the read-only flag of {}", path.display()),
+                source,
+            })
     }
 
     /// Removes the device. Its queues must have let go of it.

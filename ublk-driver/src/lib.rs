@@ -5,19 +5,21 @@
 //! with which a queue's thread fetches and commits them. The thread, its io_uring and the device
 //! behind it belong to the caller.
 //!
-//! * `sys`: the kernel's structures and the two places that need `unsafe` (the control ring's raw
-//!   buffers, the mapping of the descriptors).
+//! * `sys`: the kernel's structures and the places that need `unsafe` (raw buffers, the mapping of
+//!   the descriptors, an ioctl).
 //! * [`probe`]: what the running kernel can do, and the sentence the admin gets where it cannot.
 
 pub mod command;
 mod control;
+mod device;
 mod error;
 mod params;
 pub mod probe;
 mod queue;
 mod sys;
 
-pub use control::{Control, Device};
+pub use control::{Control, Device, Stopped};
+pub use device::CharDevice;
 pub use error::UblkError;
 pub use params::{DeviceConfig, Mode};
 pub use queue::{Descriptor, QueueMap};

@@ -1,10 +1,9 @@
 //! The requests of a queue, as the kernel describes them.
 
-use crate::UblkError;
 use crate::sys::map::DescriptorMap;
 use crate::sys::uapi::{self, IO_DESC_LEN};
+use crate::{CharDevice, UblkError};
 use blockio::{ByteRange, Flags, Op};
-use std::fs::File;
 
 /// Shows the requests of one queue of a device.
 pub struct QueueMap {
@@ -25,11 +24,12 @@ pub struct Descriptor {
 
 impl QueueMap {
     /// Maps the descriptors of `queue`, of `depth` tags, of the device whose character device this is.
-    pub fn new(device: &File, queue: u16, depth: u16) -> Result<Self, UblkError> {
-        let map = DescriptorMap::new(device, queue, depth).map_err(|source| UblkError::Io {
-            what: format!("cannot map the descriptors of ublk queue {queue}"),
-            source,
-        })?;
+    pub fn new(device: &CharDevice, queue: u16, depth: u16) -> Result<Self, UblkError> {
+        let map =
+            DescriptorMap::new(device.file(), queue, depth).map_err(|source| UblkError::Io {
+                what: format!("cannot map the descriptors of ublk queue {queue}"),
+                source,
+            })?;
         Ok(Self { map, queue })
     }
 

@@ -1,4 +1,8 @@
-//! Questions to the kernel about files and devices that have no safe wrapper elsewhere.
+//! What has no safe wrapper elsewhere: questions to the kernel about files and devices, commands to drivers.
+
+mod command;
+
+pub use command::Command;
 
 use std::ffi::c_int;
 use std::fs::File;

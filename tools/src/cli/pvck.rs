@@ -293,10 +293,7 @@ mod tests {
         let mut bits = Box::new([0; PAGE_WORDS]);
         bits[0] = 0b101;
         let page = geometry.encode_page(DRL_SLOT, 0, 1, &bits);
-        pv.scribble(
-            range.start() + geometry.page_offset(DRL_SLOT, 0, 0),
-            &page,
-        );
+        pv.scribble(range.start() + geometry.page_offset(DRL_SLOT, 0, 0), &page);
 
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut bytes = vec![0; SIZE as usize];
@@ -382,9 +379,9 @@ mod tests {
     #[test]
     fn cut_off_empty_and_odd_files() {
         let (file, _) = disk();
-        for size in [0u64, 1, 4096, 5000, 1 << 20, SIZE as u64 - 1] {
+        for size in [0u64, 1, 4096, 5000, 1 << 20, SIZE - 1] {
             let opened = File::options().write(true).open(file.path()).unwrap();
-            opened.set_len(SIZE as u64).unwrap();
+            opened.set_len(SIZE).unwrap();
             opened.set_len(size).unwrap();
             let outcome = run(file.path(), None);
             assert!(

@@ -1,9 +1,11 @@
 //! The volumes that are served: from a group's metadata to a running lane, and what the lane asks
 //! of the control plane.
 
+use super::frontend::{self, Frontend};
 use super::groups::GroupView;
+use super::ublk::{self, BlockDevice, BlockError};
 use super::verbs::{chain, commit_failed, fail, find_volume};
-use super::{Node, frontend, logs};
+use super::{Node, logs};
 use crate::api::{Failure, LvName};
 use crate::lane::{DiskSpec, LaneEvent, LaneHandle, LaneSpec};
 use blockio::{IoError, IoErrorKind};
@@ -35,8 +37,21 @@ struct Active {
     lane: LaneHandle,
     /// The lane's table of disks: it only grows. A disk that went and came back has two places.
     disks: Vec<(Uuid, u64, DiskSpec)>,
-    path: String,
-    io_mode: &'static str,
+    front: Frontend,
+    block: Option<Arc<BlockDevice>>,
+    /// Where clients find it, the best first.
+    places: Vec<String>,
+}
+
+impl Active {
+    /// Clients and users, as far as a listing cares.
+    fn opens(&self) -> u64 {
+        let users = self
+            .block
+            .as_ref()
+            .map_or(0, |block| ublk::users::count_roughly(block.id()));
+        u64::from(self.lane.clients()) + u64::from(users)
+    }
 }
 
 /// What listings say about a served volume.
@@ -73,14 +88,29 @@ impl ActiveVolumes {
     pub fn lane_named(&self, name: &str) -> Option<LaneHandle> {
         self.lock()
             .values()
-            .find(|active| active.name.to_string() == name)
+            .find(|active| active.front.nbd() && active.name.to_string() == name)
             .map(|active| active.lane.clone())
+    }
+
+    fn front(&self, volume: Uuid) -> Option<Frontend> {
+        self.lock().get(&volume).map(|active| active.front)
+    }
+
+    fn block(&self, volume: Uuid) -> Option<Arc<BlockDevice>> {
+        self.lock().get(&volume)?.block.clone()
+    }
+
+    fn places(&self, volume: Uuid) -> Vec<String> {
+        self.lock()
+            .get(&volume)
+            .map_or_else(Vec::new, |active| active.places.clone())
     }
 
     /// Names of the exports.
     pub fn names(&self) -> Vec<String> {
         self.lock()
             .values()
+            .filter(|active| active.front.nbd())
             .map(|active| active.name.to_string())
             .collect()
     }
@@ -98,9 +128,9 @@ impl ActiveVolumes {
     /// What listings say about it; `None` where it is not served.
     pub fn status(&self, volume: Uuid) -> Option<Status> {
         self.lock().get(&volume).map(|active| Status {
-            path: active.path.clone(),
-            opens: u64::from(active.lane.opens()),
-            io_mode: active.io_mode,
+            path: active.places.first().cloned().unwrap_or_default(),
+            opens: active.opens(),
+            io_mode: active.block.as_ref().map_or("nbd", |block| block.io_mode()),
         })
     }
 
@@ -137,15 +167,27 @@ pub async fn activate(
     let what = "cannot activate";
     let (_, volume) = find_volume(node, name, what)?;
     let front = wanted.unwrap_or(&volume.frontend).to_owned();
-    frontend::choose(&front)
+    let chosen = frontend::choose(&front)
         .map_err(|why| fail(name, what, why.to_string(), "choose --frontend nbd"))?;
-    if !node.is_active(volume.uuid) {
+    let serving = node.active.front(volume.uuid);
+    if let Some(serving) = serving
+        && wanted.is_some()
+        && serving != chosen
+    {
+        return Err(fail(
+            name,
+            what,
+            "it is active with another front end",
+            format!("`volmgr lvchange -an {name}` first"),
+        ));
+    }
+    if serving.is_none() {
         let view = prepare(node, name, &volume, what)?;
         let volume = view
             .volume(&name.lv)
             .cloned()
             .ok_or_else(|| fail(name, what, "it has gone", ""))?;
-        start(node, name, &view, &volume, what).await?;
+        start(node, name, &view, &volume, chosen).await?;
     }
     // After it works: a volume that cannot be served must not be tried at each start.
     node.commit(&name.vg, |group| {
@@ -166,7 +208,7 @@ fn activated(node: &Node, name: &LvName, volume: &Volume) -> Activated {
         ));
     }
     Activated {
-        places: frontend::nbd_uris(&node.config.nbd, name),
+        places: node.active.places(volume.uuid),
         warnings,
     }
 }
@@ -210,8 +252,9 @@ async fn start(
     name: &LvName,
     view: &GroupView,
     volume: &Volume,
-    what: &str,
+    front: Frontend,
 ) -> Result<(), Failure> {
+    let what = "cannot activate";
     let mut disks = Vec::new();
     let layout = layout(view, volume, &mut disks)
         .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
@@ -219,20 +262,36 @@ async fn start(
     let spec = LaneSpec::new(name.to_string(), layout, specs);
     let (lane, events) = tokio::task::block_in_place(|| LaneHandle::start(spec))
         .map_err(|error| fail(name, what, chain(&error), ""))?;
-    let path = frontend::nbd_uris(&node.config.nbd, name)
-        .into_iter()
-        .next()
-        .unwrap_or_default();
     let active = Active {
         name: name.clone(),
         lane: lane.clone(),
         disks,
-        path,
-        io_mode: "nbd",
+        front,
+        block: None,
+        places: if front.nbd() {
+            frontend::nbd_uris(&node.config.nbd, name)
+        } else {
+            Vec::new()
+        },
     };
     node.active.lock().insert(volume.uuid, active);
     // Not by `spawn`: a lane that is being stopped still asks for commits.
-    tokio::spawn(follow(node.clone(), volume.uuid, lane, events));
+    tokio::spawn(follow(node.clone(), volume.uuid, lane.clone(), events));
+    if front.ublk() {
+        // Now that the lane's wishes are heard: the kernel may read at once.
+        match ublk::create(node, name, volume.uuid, &lane).await {
+            Ok(block) => {
+                if let Some(active) = node.active.lock().get_mut(&volume.uuid) {
+                    active.places.insert(0, block.path());
+                    active.block = Some(block);
+                }
+            }
+            Err(error) => {
+                stop_lane(node, volume.uuid, name, &lane).await?;
+                return Err(fail(name, what, chain(&error), "choose --frontend nbd"));
+            }
+        }
+    }
     node.event("lv-activated", &name.to_string(), "volume is served");
     if let Some(feeds) = node.feeds() {
         feeds.activated(name);
@@ -309,12 +368,20 @@ async fn tell_lane(
             .iter()
             .map(|(_, _, spec)| spec.clone())
             .collect();
-        (active.lane.clone(), layout, disks)
+        (active.lane.clone(), layout, disks, active.block.clone())
     };
-    let (lane, layout, disks) = prepared;
+    let (lane, layout, disks, block) = prepared;
     lane.reconfigure(layout, disks)
         .await
-        .map_err(|error| fail(name, what, chain(&error), ""))
+        .map_err(|error| fail(name, what, chain(&error), ""))?;
+    if let Some(block) = block
+        && let Err(error) = tokio::task::block_in_place(|| block.refresh(lane.limits()))
+    {
+        // The volume is what it is to be; its device shows that once it is made anew.
+        let text = format!("{}: until it is activated again", chain(&error));
+        node.event("ublk-outdated", &name.to_string(), &text);
+    }
+    Ok(())
 }
 
 /// Lets the engine of a served volume fill log copies that missed updates or are new: it writes
@@ -383,16 +450,21 @@ pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
 pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<(), Failure> {
     let what = "cannot deactivate";
     let (_, volume) = find_volume(node, name, what)?;
-    let opens = node.active.opens(volume.uuid);
+    let opens = unless_lookers(node, volume.uuid).await;
     if opens > 0 && !force {
         return Err(fail(
             name,
             what,
-            format!("it is open ({opens} connection(s))"),
+            format!("it is open ({opens} user(s))"),
             "close it first, or --force",
         ));
     }
-    stop(node, volume.uuid).await?;
+    let ending = if force {
+        Ending::Force
+    } else {
+        Ending::IfUnused
+    };
+    stop(node, volume.uuid, ending).await?;
     if volume.active {
         node.commit(&name.vg, |group| {
             plan::update_volume(group, &name.lv, |volume| volume.active = false)
@@ -402,19 +474,94 @@ pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<
     Ok(())
 }
 
-/// Ends a lane in good order.
-async fn stop(node: &Arc<Node>, volume: Uuid) -> Result<(), Failure> {
-    let found = node
-        .active
-        .lock()
-        .get(&volume)
-        .map(|active| (active.name.clone(), active.lane.clone()));
-    let Some((name, lane)) = found else {
+/// Users of a volume, of which those who only look at a new device get a moment to go.
+async fn unless_lookers(node: &Arc<Node>, volume: Uuid) -> u64 {
+    let block = node.active.block(volume);
+    tokio::task::block_in_place(|| {
+        if let Some(block) = block {
+            block.in_use();
+        }
+        node.active.opens(volume)
+    })
+}
+
+/// How much others matter when a volume is no longer served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nobody uses it, or it stays.
+    IfUnused,
+    /// Whoever uses it gets errors.
+    Force,
+    /// The daemon ends: a device in use stays and waits for the next one.
+    Shutdown,
+}
+
+/// Ends a volume's front ends and its lane in good order.
+async fn stop(node: &Arc<Node>, volume: Uuid, ending: Ending) -> Result<(), Failure> {
+    let found = node.active.lock().get(&volume).map(|active| {
+        (
+            active.name.clone(),
+            active.lane.clone(),
+            active.block.clone(),
+        )
+    });
+    let Some((name, lane, block)) = found else {
         return Ok(());
     };
+    // The device first: what is still written through it goes to the feeds.
+    if let Some(block) = block {
+        stop_device(node, &name, &lane, block, ending).await?;
+    }
     if let Some(feeds) = node.feeds() {
         feeds.deactivating(&name).await;
     }
+    stop_lane(node, volume, &name, &lane).await
+}
+
+async fn stop_device(
+    node: &Arc<Node>,
+    name: &LvName,
+    lane: &LaneHandle,
+    block: Arc<BlockDevice>,
+    ending: Ending,
+) -> Result<(), Failure> {
+    let (its, device) = (Arc::clone(node), Arc::clone(&block));
+    let force = ending == Ending::Force;
+    let ended = tokio::task::spawn_blocking(move || device.end(&its, force)).await;
+    let error = match ended {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    match (error, ending) {
+        (error @ BlockError::InUse { .. }, Ending::IfUnused) => Err(fail(
+            name,
+            "cannot deactivate",
+            error,
+            "close it first, or --force",
+        )),
+        (BlockError::InUse { id }, _) => {
+            let text = format!("/dev/ublkb{id} is in use: it waits for the next volmgrd");
+            node.event("ublk-left", &name.to_string(), &text);
+            lane.drop_ublk()
+                .await
+                .map_err(|error| fail(name, "cannot leave its device", chain(&error), ""))
+        }
+        (error, _) => {
+            // What cannot be deleted now is cleared away at the next start.
+            node.event("ublk-stuck", &name.to_string(), &chain(&error));
+            Ok(())
+        }
+    }
+}
+
+/// Ends a lane in good order.
+async fn stop_lane(
+    node: &Arc<Node>,
+    volume: Uuid,
+    name: &LvName,
+    lane: &LaneHandle,
+) -> Result<(), Failure> {
     let stopped = match tokio::time::timeout(STOP_TIMEOUT, lane.stop()).await {
         Ok(stopped) => stopped.map_err(|error| chain(&error)),
         Err(_) => Err(format!(
@@ -429,7 +576,7 @@ async fn stop(node: &Arc<Node>, volume: Uuid) -> Result<(), Failure> {
             Ok(())
         }
         // The log covers what was not flushed; it is resynced at the next activation.
-        Err(why) => Err(fail(&name, "deactivated, but not in good order", why, "")),
+        Err(why) => Err(fail(name, "deactivated, but not in good order", why, "")),
     }
 }
 
@@ -437,7 +584,7 @@ async fn stop(node: &Arc<Node>, volume: Uuid) -> Result<(), Failure> {
 pub async fn deactivate_all(node: &Arc<Node>) {
     let volumes: Vec<Uuid> = node.active.lock().keys().copied().collect();
     for volume in volumes {
-        if let Err(failure) = stop(node, volume).await {
+        if let Err(failure) = stop(node, volume, Ending::Shutdown).await {
             tracing::warn!("{failure}");
         }
     }
@@ -495,7 +642,14 @@ async fn follow(
             }
             LaneEvent::Stopped { failure } => {
                 if let Some(why) = failure {
-                    node.active.lock().remove(&volume);
+                    let failed = node.active.lock().remove(&volume);
+                    if let Some(block) = failed.and_then(|active| active.block) {
+                        let its = Arc::clone(&node);
+                        let ended = tokio::task::spawn_blocking(move || block.end(&its, true));
+                        if let Ok(Err(error)) = ended.await {
+                            node.event("ublk-stuck", &name.to_string(), &chain(&error));
+                        }
+                    }
                     node.event(
                         "lv-failed",
                         &name.to_string(),

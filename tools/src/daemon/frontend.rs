@@ -1,14 +1,30 @@
-//! Front ends: what makes a volume usable. NBD today; ublk has its place in [`choose`].
+//! Front ends: what makes a volume usable. A block device (ublk), an NBD export, or both.
 
 use super::config::NbdAddress;
 use crate::api::LvName;
-use std::path::Path;
+use ublk_driver::probe::{Probe, probe};
 
-/// A front end.
+/// The front ends of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frontend {
     /// An NBD export.
     Nbd,
+    /// A block device.
+    Ublk,
+    /// Both. Their users do not see each other's caches: not for one file system at a time in two.
+    Both,
+}
+
+impl Frontend {
+    /// Is the volume exported by NBD?
+    pub fn nbd(self) -> bool {
+        matches!(self, Self::Nbd | Self::Both)
+    }
+
+    /// Is it a block device?
+    pub fn ublk(self) -> bool {
+        matches!(self, Self::Ublk | Self::Both)
+    }
 }
 
 /// Why a front end cannot be had.
@@ -19,21 +35,29 @@ pub enum FrontendError {
     Unknown(String),
     /// The kernel has no ublk, or the user may not.
     #[error("ublk cannot be used: {0}")]
-    NoUblk(&'static str),
+    NoUblk(String),
 }
 
-/// What was asked for, as what can be had.
+/// What was asked for, as what can be had here: by default a block device where the kernel has
+/// ublk and this user may.
 pub fn choose(wanted: &str) -> Result<Frontend, FrontendError> {
-    match wanted {
-        "auto" | "nbd" => Ok(Frontend::Nbd),
-        "ublk" | "both" => Err(FrontendError::NoUblk(
-            if Path::new("/dev/ublk-control").exists() {
-                "this volmgrd has no ublk front end yet"
-            } else {
-                "the kernel has no /dev/ublk-control (modprobe ublk_drv)"
-            },
-        )),
-        other => Err(FrontendError::Unknown(other.to_owned())),
+    judge(wanted, probe)
+}
+
+fn judge(wanted: &str, probe: impl FnOnce() -> Probe) -> Result<Frontend, FrontendError> {
+    let wanted = match wanted {
+        "auto" => None,
+        "nbd" => return Ok(Frontend::Nbd),
+        "ublk" => Some(Frontend::Ublk),
+        "both" => Some(Frontend::Both),
+        other => return Err(FrontendError::Unknown(other.to_owned())),
+    };
+    let Probe { mode, reason } = probe();
+    match (wanted, mode) {
+        (Some(wanted), Some(_)) => Ok(wanted),
+        (Some(_), None) => Err(FrontendError::NoUblk(reason.unwrap_or_default())),
+        (None, Some(_)) => Ok(Frontend::Ublk),
+        (None, None) => Ok(Frontend::Nbd),
     }
 }
 
@@ -70,8 +94,22 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_refused_with_a_reason() {
-        assert_eq!(choose("auto"), Ok(Frontend::Nbd));
-        assert!(matches!(choose("ublk"), Err(FrontendError::NoUblk(_))));
-        assert!(matches!(choose("scsi"), Err(FrontendError::Unknown(_))));
+        let none = || Probe {
+            mode: None,
+            reason: Some("no driver".into()),
+        };
+        let some = || Probe {
+            mode: Some(ublk_driver::Mode::UserCopy),
+            reason: None,
+        };
+        assert_eq!(judge("auto", none), Ok(Frontend::Nbd));
+        assert_eq!(judge("auto", some), Ok(Frontend::Ublk));
+        assert_eq!(judge("both", some), Ok(Frontend::Both));
+        let refused = judge("ublk", none).map_err(|error| error.to_string());
+        assert_eq!(refused, Err("ublk cannot be used: no driver".into()));
+        assert_eq!(
+            judge("scsi", some),
+            Err(FrontendError::Unknown("scsi".into()))
+        );
     }
 }

@@ -44,6 +44,7 @@ mod server;
 mod start;
 pub mod state;
 mod sys;
+pub mod ublk;
 pub mod verbs;
 
 pub use config::{Config, Options};

@@ -1,6 +1,6 @@
 //! What goes into a lane and what comes out.
 
-use super::{DiskSpec, FeedOutlet};
+use super::{DiskSpec, FeedOutlet, UblkQueues};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use nbd_export::Negotiated;
 use regionmap::RegionMap;
@@ -99,6 +99,9 @@ pub enum LaneError {
     /// The volume's log cannot be written (in time).
     #[error("the volume's log cannot be written")]
     LogStuck,
+    /// The lane serves a ublk device already.
+    #[error("the volume has a block device already")]
+    DeviceTwice,
     /// There is no such feed attached.
     #[error("no such feed is attached")]
     NoFeed,
@@ -206,6 +209,8 @@ pub struct LaneStats {
     pub direct: bool,
     /// Why the buffers are not registered with the kernel, where they are not.
     pub unregistered: Option<String>,
+    /// Bytes in which plexes may differ after an unclean stop, not yet made equal.
+    pub recover_bytes: u64,
     /// Notes that found the control plane's queue full.
     pub notes_dropped: u64,
 }
@@ -216,6 +221,14 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, LaneError>>;
 /// Commands of the control plane. The lane takes them at once.
 pub(super) enum LaneCommand {
     AddNbd(Box<NbdClient>),
+    AddUblk {
+        queues: Box<UblkQueues>,
+        reply: Reply<()>,
+    },
+    /// Serve the ublk device no more, but leave it there.
+    DropUblk {
+        reply: Reply<()>,
+    },
     Reconfigure {
         layout: Box<VolumeLayout>,
         disks: Vec<DiskSpec>,
@@ -272,6 +285,13 @@ pub(super) enum LaneCommand {
     /// Read at most `MAX_SLICE` bytes.
     Read {
         range: ByteRange,
+        reply: Reply<BufSlice>,
+    },
+    /// Read a range from each of these plexes, with writes to it held: together at most
+    /// `MAX_SLICE` bytes.
+    ReadPlexes {
+        range: ByteRange,
+        plexes: Vec<PlexId>,
         reply: Reply<BufSlice>,
     },
     /// Wait until every request submitted before is done, and flush.

@@ -5,7 +5,8 @@ use super::start::start;
 use super::thread::Inbox;
 use super::wake::Waker;
 use super::{
-    DiskSpec, DoneFn, FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
+    DiskSpec, DoneFn, FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, UblkQueues,
+    WriteGrant,
 };
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
 use regionmap::RegionMap;
@@ -24,11 +25,14 @@ const WORK_MAX: usize = 256;
 /// Events that may wait for the control plane before notes are dropped.
 const EVENTS_MAX: usize = 1024;
 
+/// Counts the users of a block device.
+pub type UsersFn = Arc<dyn Fn() -> u32 + Send + Sync>;
+
 /// What front ends may be told about the volume, kept up to date by the lane.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub limits: std::sync::RwLock<Limits>,
     pub opens: AtomicU32,
+    pub users: std::sync::Mutex<Option<UsersFn>>,
 }
 
 // The channels are the standard library's: when the lane goes, what is still in them is dropped,
@@ -81,9 +85,20 @@ impl LaneHandle {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Front-end connections that are open.
-    pub fn opens(&self) -> u32 {
+    /// NBD connections that are open.
+    pub fn clients(&self) -> u32 {
         self.shared.opens.load(Ordering::Relaxed)
+    }
+
+    /// NBD connections that are open, and users of the block device.
+    pub fn opens(&self) -> u32 {
+        let users = self
+            .shared
+            .users
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        self.clients() + users.map_or(0, |users| users())
     }
 
     fn send(&self, command: LaneCommand) -> Result<(), LaneError> {
@@ -103,6 +118,29 @@ impl LaneHandle {
     /// Hands over a client. The connection counts as an open until the client goes.
     pub fn add_nbd(&self, client: NbdClient) -> Result<(), LaneError> {
         self.send(LaneCommand::AddNbd(Box::new(client)))
+    }
+
+    /// Serves the queues of a ublk device; answers when the fetching of requests has begun, which
+    /// starting the device waits for.
+    pub async fn add_ublk(&self, queues: UblkQueues) -> Result<(), LaneError> {
+        let queues = Box::new(queues);
+        self.ask(|reply| LaneCommand::AddUblk { queues, reply })
+            .await
+    }
+
+    /// Lets go of the ublk device without its being stopped: whoever serves it next gets the
+    /// requests that have not been answered.
+    pub async fn drop_ublk(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::DropUblk { reply }).await
+    }
+
+    /// Who else uses the volume, besides NBD clients: counted by [`LaneHandle::opens`].
+    pub fn set_users(&self, users: Option<UsersFn>) {
+        *self
+            .shared
+            .users
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = users;
     }
 
     /// Changes the volume under way. `disks` begins with the disks in use.
@@ -230,6 +268,26 @@ impl LaneHandle {
             return Err(IoError::new(IoErrorKind::Invalid).into());
         }
         self.ask(|reply| LaneCommand::Read { range, reply }).await
+    }
+
+    /// Reads a range from each of these plexes at one moment, writes to it being held: what the
+    /// n-th has begins at `n * range.len()`. Together at most [`MAX_SLICE`] bytes, in a buffer of the
+    /// lane: give it back soon.
+    pub async fn read_plexes(
+        &self,
+        range: ByteRange,
+        plexes: Vec<PlexId>,
+    ) -> Result<BufSlice, LaneError> {
+        let bytes = range.len().checked_mul(plexes.len() as u64);
+        if bytes.is_none_or(|bytes| bytes == 0 || bytes > MAX_SLICE as u64) {
+            return Err(IoError::new(IoErrorKind::Invalid).into());
+        }
+        self.ask(|reply| LaneCommand::ReadPlexes {
+            range,
+            plexes,
+            reply,
+        })
+        .await
     }
 
     /// Reads a range.

@@ -2,8 +2,8 @@
 //!
 //! It owns the volume's [`Engine`](volmgr::engine::Engine) and does what the engine's actions say:
 //! disk I/O on the ring, feed operations into [`FeedOutlet`]s, state changes as [`LaneEvent`]s to
-//! the control plane. It also runs the transmission phase of the volume's NBD connections and
-//! hands out delegated writes to the receivers of a feed.
+//! the control plane. It also serves the volume's clients, the queues of its ublk device and the
+//! transmission phase of its NBD connections, and hands out delegated writes to the receivers of a feed.
 //!
 //! * Towards the rest of the daemon there is [`LaneHandle`]: commands in, answers by oneshot.
 //! * Inside, everything belongs to the one thread; there are no locks.
@@ -28,14 +28,16 @@ mod payload;
 mod requests;
 mod start;
 mod thread;
+mod ublk;
 mod wake;
 
 pub use command::{
     DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
 };
 pub use disk::DiskSpec;
-pub use handle::LaneHandle;
+pub use handle::{LaneHandle, UsersFn};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
+pub use ublk::{UBLK_MAX_IO, UblkQueues};
 
 #[cfg(test)]
 mod tests;

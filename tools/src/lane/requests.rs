@@ -25,7 +25,9 @@ impl Lane {
         origin: Origin,
     ) {
         let payload = match &requester {
-            Requester::Nbd { payload, .. } | Requester::Job { payload, .. } => *payload,
+            Requester::Nbd { payload, .. }
+            | Requester::Ublk { payload, .. }
+            | Requester::Job { payload, .. } => *payload,
             Requester::Read { payload, .. } => Some(*payload),
             Requester::Grant { .. } | Requester::Quiesce { .. } => None,
         };
@@ -42,6 +44,21 @@ impl Lane {
         origin: Origin,
         payload: Option<PayloadId>,
     ) {
+        let request = self.request(requester, op, range, flags, origin, payload);
+        self.engine.submit(request, &mut self.out);
+        self.take_out();
+    }
+
+    /// A request on the books, for the engine.
+    pub fn request(
+        &mut self,
+        requester: Requester,
+        op: Op,
+        range: ByteRange,
+        flags: Flags,
+        origin: Origin,
+        payload: Option<PayloadId>,
+    ) -> Request {
         self.serial += 1;
         let key = self.requests.insert(Pending {
             requester,
@@ -49,22 +66,27 @@ impl Lane {
             op,
             len: range.len(),
         });
-        let request = Request {
+        Request {
             ticket: Ticket::new(key as u64),
             op,
             range,
             flags,
             payload,
             origin,
-        };
-        self.engine.submit(request, &mut self.out);
-        self.take_out();
+        }
     }
 
     pub fn complete(&mut self, ticket: Ticket, result: Result<(), IoError>) {
         let key = ticket.complete() as usize;
         let pending = self.requests.remove(key);
         self.stats.requests += 1;
+        if let Requester::Nbd { .. } | Requester::Ublk { .. } = pending.requester {
+            match pending.op {
+                Op::Read => self.stats.read_bytes += pending.len,
+                Op::Write => self.stats.write_bytes += pending.len,
+                _ => {}
+            }
+        }
         match pending.requester {
             Requester::Nbd {
                 conn,
@@ -72,12 +94,11 @@ impl Lane {
                 read,
                 payload,
             } => {
-                match pending.op {
-                    Op::Read => self.stats.read_bytes += pending.len,
-                    Op::Write => self.stats.write_bytes += pending.len,
-                    _ => {}
-                }
                 self.nbd_done(conn, token, payload.filter(|_| read), result);
+                self.forget(payload);
+            }
+            Requester::Ublk { tag, read, payload } => {
+                self.ublk_done(tag, payload.filter(|_| read), pending.len, result);
                 self.forget(payload);
             }
             Requester::Job { job, payload } => {
@@ -149,6 +170,10 @@ impl Lane {
             None => false,
             Some(waiter @ Waiter::Conn(key)) => {
                 self.pump_conn(key);
+                self.waiters.front() != Some(&waiter)
+            }
+            Some(waiter @ Waiter::Ublk) => {
+                self.pump_ublk();
                 self.waiters.front() != Some(&waiter)
             }
             Some(waiter @ Waiter::Feed) => {

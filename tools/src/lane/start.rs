@@ -6,7 +6,7 @@ use super::thread::{Inbox, Lane};
 use super::{LaneError, LaneSpec};
 use blockio::Limits;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
 
 /// Opens everything and starts the thread; returns when the lane runs.
@@ -16,6 +16,7 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
     let shared = Arc::new(Shared {
         limits: RwLock::new(limits),
         opens: AtomicU32::new(0),
+        users: Mutex::new(None),
     });
     let (report, started) = std::sync::mpsc::sync_channel(1);
     let its = Arc::clone(&shared);

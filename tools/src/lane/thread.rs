@@ -21,6 +21,7 @@ use super::nbd::{Conn, NbdStep};
 use super::payload::Payloads;
 use super::requests::Pending;
 use super::start::{limits, read_logs};
+use super::ublk::{Ublk, UblkTag};
 use super::wake::Waker;
 use super::{FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats};
 use blockio::{IoError, IoErrorKind, Limits, PayloadId};
@@ -52,6 +53,7 @@ pub(super) enum Tag {
     Wake,
     Disk(DiskJob),
     Nbd(usize, NbdStep),
+    Ublk(UblkTag),
     Equalise(Equalise),
 }
 
@@ -60,6 +62,11 @@ pub(super) enum Requester {
     Nbd {
         conn: usize,
         token: Token,
+        read: bool,
+        payload: Option<PayloadId>,
+    },
+    Ublk {
+        tag: UblkTag,
         read: bool,
         payload: Option<PayloadId>,
     },
@@ -83,6 +90,7 @@ pub(super) enum Requester {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiter {
     Conn(usize),
+    Ublk,
     Feed,
 }
 
@@ -130,6 +138,9 @@ pub(super) struct Lane {
     pub serial: u64,
     pub conns: Slab<Conn>,
     pub dirty_conns: VecDeque<usize>,
+    pub ublk: Option<Ublk>,
+    /// Devices served so far.
+    pub ublk_number: u64,
     pub waiters: VecDeque<Waiter>,
     pub jobs: Slab<Job>,
     pub cutting: Option<Cutting>,
@@ -140,8 +151,8 @@ pub(super) struct Lane {
     pub marks: HashMap<IoId, Mark>,
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
-    /// Waiting until the engine's maps are in the log as they are in memory.
-    pub durables: Vec<(Instant, Reply<()>)>,
+    /// Waiting until the engine's maps are in the log as they were at a barrier.
+    pub durables: Vec<(Instant, u64, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,
@@ -200,6 +211,8 @@ impl Lane {
             serial: 0,
             conns: Slab::new(),
             dirty_conns: VecDeque::new(),
+            ublk: None,
+            ublk_number: 0,
             waiters: VecDeque::new(),
             jobs: Slab::new(),
             cutting: None,
@@ -300,7 +313,7 @@ impl Lane {
             return MEMORY_RETRY;
         }
         let quiet = self.requests.is_empty()
-            && self.ring.in_flight() <= 1 + self.conns.len()
+            && self.ring.in_flight() <= 1 + self.conns.len() + self.ublk_tags()
             && self.last_busy.elapsed() > IDLE_AFTER
             && matches!(self.phase, Phase::Running);
         if quiet { TICK_IDLE } else { TICK }
@@ -329,6 +342,7 @@ impl Lane {
             }
             Tag::Disk(job) => self.disk_completed(done, job),
             Tag::Nbd(key, step) => self.nbd_completed(done, key, step),
+            Tag::Ublk(tag) => self.ublk_completed(&done, tag),
             Tag::Equalise(job) => self.equalise_completed(done, job),
         }
     }
@@ -431,11 +445,12 @@ impl Lane {
         match self.phase {
             Phase::Running | Phase::Ended => {}
             Phase::Draining { since, forced } => {
-                if !self.conns.is_empty() {
+                if !self.conns.is_empty() || self.ublk.is_some() {
                     if !forced && since.elapsed() > STOP_CLIENTS {
                         let forced = true;
                         self.phase = Phase::Draining { since, forced };
                         self.shut_down_clients(true);
+                        self.drop_ublk();
                     }
                     return;
                 }

@@ -53,6 +53,7 @@ pub(crate) const CMD_START_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x10, CONTROL_LE
 pub(crate) const CMD_END_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x11, CONTROL_LEN);
 pub(crate) const CMD_GET_FEATURES: u32 = ioc(READ, 0x13, CONTROL_LEN);
 pub(crate) const CMD_UPDATE_SIZE: u32 = ioc(READ_WRITE, 0x15, CONTROL_LEN);
+pub(crate) const CMD_TRY_STOP_DEV: u32 = ioc(READ_WRITE, 0x17, CONTROL_LEN);
 
 pub(crate) const IO_FETCH_REQ: u32 = ioc(READ_WRITE, 0x20, IO_LEN);
 pub(crate) const IO_COMMIT_AND_FETCH_REQ: u32 = ioc(READ_WRITE, 0x21, IO_LEN);
@@ -159,6 +160,7 @@ mod tests {
         // Computed by a C program from linux/ublk_cmd.h.
         assert_eq!(CMD_ADD_DEV, 0xc020_7504);
         assert_eq!(CMD_GET_FEATURES, 0x8020_7513);
+        assert_eq!(CMD_TRY_STOP_DEV, 0xc020_7517);
         assert_eq!(IO_FETCH_REQ, 0xc010_7520);
         assert_eq!(IO_COMMIT_AND_FETCH_REQ, 0xc010_7521);
     }

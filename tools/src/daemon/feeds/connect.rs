@@ -15,7 +15,7 @@ use feedplex::wire::control::{Message, PROTOCOL_VERSION, RefusalCode, Refused, S
 use feedplex::wire::preamble::{self, Kind, Preamble};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +45,7 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
             pause(&entry, Duration::from_secs(2)).await;
             continue;
         }
+        let began = Instant::now();
         let reason = match attempt(&feeds, &entry).await {
             Ok(Outcome { reason, text }) => {
                 match reason {
@@ -77,6 +78,10 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
                 CloseReason::Refused(RefusalCode::Access)
             }
         };
+        if began.elapsed() > BACKOFF_MAX {
+            // It was a session, not one more failure.
+            backoff = BACKOFF_MIN;
+        }
         match reason {
             CloseReason::Swapped => {
                 backoff = BACKOFF_MIN;
@@ -91,9 +96,6 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
             _ => {}
-        }
-        if entry.status().state == FeedState::Live {
-            backoff = BACKOFF_MIN;
         }
     }
 }
@@ -121,8 +123,7 @@ async fn attempt(feeds: &Arc<Feeds>, entry: &Arc<FeedEntry>) -> Result<Outcome, 
     let lane = feeds
         .node
         .lane(&lv)
-        .ok_or_else(|| NoSession::Later("the volume is not active".into()))?
-        ;
+        .ok_or_else(|| NoSession::Later("the volume is not active".into()))?;
     let peer = feeds
         .node
         .peers
@@ -216,7 +217,11 @@ impl Feeds {
         peer: &str,
         offer: &StreamsOffer,
     ) -> Result<Vec<DataStream>, String> {
-        let peer = self.node.peers.get(peer).ok_or("the peer has been removed")?;
+        let peer = self
+            .node
+            .peers
+            .get(peer)
+            .ok_or("the peer has been removed")?;
         let mut streams = Vec::new();
         for stream in 0..offer.count {
             let address = match peer.data.as_slice() {

@@ -29,9 +29,7 @@ pub enum ControlIoError {
 }
 
 /// Reads one message.
-pub async fn read(
-    connection: &mut (impl AsyncReadExt + Unpin),
-) -> Result<Message, ControlIoError> {
+pub async fn read(connection: &mut (impl AsyncReadExt + Unpin)) -> Result<Message, ControlIoError> {
     let mut bytes = [0u8; CONTROL_HEADER_LEN];
     connection.read_exact(&mut bytes).await?;
     let header = ControlHeader::decode(&bytes)?;
@@ -73,7 +71,10 @@ impl ControlWriter {
 /// connection or when the receiver is dropped.
 pub fn split(
     connection: Connection,
-) -> (ControlWriter, mpsc::Receiver<Result<Message, ControlIoError>>) {
+) -> (
+    ControlWriter,
+    mpsc::Receiver<Result<Message, ControlIoError>>,
+) {
     let (reader, half) = tokio::io::split(connection);
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     tokio::spawn(read_all(reader, sender));

@@ -30,10 +30,7 @@ impl KnownPeers for PeerList {
 
 /// Accepts peers until the daemon stops.
 pub async fn serve(feeds: Arc<Feeds>, listener: TcpListener) {
-    let tls = match server_config(
-        &feeds.node.key,
-        Arc::new(PeerList(Arc::downgrade(&feeds))),
-    ) {
+    let tls = match server_config(&feeds.node.key, Arc::new(PeerList(Arc::downgrade(&feeds)))) {
         Ok(tls) => tls,
         Err(error) => {
             tracing::error!(%error, "no TLS, no feeds");
@@ -112,7 +109,9 @@ async fn control(feeds: Arc<Feeds>, mut connection: Connection, address: SocketA
     let peer = match identify(&feeds, &connection, &hello) {
         Ok(peer) => peer,
         Err(text) => {
-            feeds.node.event("peer-refused", &address.to_string(), &text);
+            feeds
+                .node
+                .event("peer-refused", &address.to_string(), &text);
             super::connect::say_refused(connection, &text).await;
             return;
         }

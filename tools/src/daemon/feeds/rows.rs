@@ -31,8 +31,11 @@ pub fn state_of_name(name: &str) -> Option<FeedState> {
         .find(|state| state_name(*state) == name)
 }
 
-/// Every feed with its volume, running here or only recorded.
-fn all(feeds: &Feeds) -> Vec<(LvName, Volume, Feed, Option<Arc<FeedEntry>>, u64)> {
+/// A feed with its volume, as it runs here if it does, and the volume's size in bytes.
+type Found = (LvName, Volume, Feed, Option<Arc<FeedEntry>>, u64);
+
+/// Every feed, running here or only recorded.
+fn all(feeds: &Feeds) -> Vec<Found> {
     let mut found = Vec::new();
     for view in feeds.node.groups.views() {
         for volume in &view.group.volumes {
@@ -72,7 +75,11 @@ fn percent(status: &Status) -> f64 {
     let have = status.size.saturating_sub(status.dirty) as f64;
     let percent = 100.0 * have / status.size as f64;
     // Never 100 while something is missing.
-    if status.dirty > 0 { percent.min(99.99) } else { percent }
+    if status.dirty > 0 {
+        percent.min(99.99)
+    } else {
+        percent
+    }
 }
 
 fn consistent(feed: &Feed, status: &Status) -> &'static str {
@@ -93,7 +100,9 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
         })
         .map(|(name, _, feed, entry, size)| {
             let status = status_of(&feed, entry.as_ref(), size);
-            let moved = entry.map(|entry| entry.counters.values()).unwrap_or_default();
+            let moved = entry
+                .map(|entry| entry.counters.values())
+                .unwrap_or_default();
             let syncing = matches!(status.state, FeedState::FullSync | FeedState::Resync);
             let eta = match (syncing, status.rate) {
                 (false, _) | (true, 0) => Value::Empty,
@@ -138,8 +147,14 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                 ("feed_eta", eta),
                 ("feed_dirty", Value::Size(status.dirty)),
                 ("feed_path", text(path)),
-                ("payload_kernel_bytes", Value::Size(moved.payload_kernel_bytes)),
-                ("payload_copied_bytes", Value::Size(moved.payload_copied_bytes)),
+                (
+                    "payload_kernel_bytes",
+                    Value::Size(moved.payload_kernel_bytes),
+                ),
+                (
+                    "payload_copied_bytes",
+                    Value::Size(moved.payload_copied_bytes),
+                ),
                 ("feed_consistent", text(consistent(&feed, &status))),
                 ("feed_reason", text(reasons.join("; "))),
             ])

@@ -145,7 +145,7 @@ impl Feeds {
             frontend: None,
         })
         .await
-            .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;
+        .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;
         self.node.event(
             "lv-created",
             &lv.to_string(),
@@ -184,7 +184,7 @@ impl Feeds {
         made: bool,
     ) -> Result<Opened, Refused> {
         let local = |error: String| refuse(RefusalCode::Local, error);
-        if !self.node.lane(lv).is_some() {
+        if self.node.lane(lv).is_none() {
             crate::daemon::active::activate(&self.node, lv, None)
                 .await
                 .map_err(|failure| local(failure.to_string()))?;
@@ -192,8 +192,7 @@ impl Feeds {
         let lane = self
             .node
             .lane(lv)
-            .ok_or_else(|| local("the volume is not active".into()))?
-            ;
+            .ok_or_else(|| local("the volume is not active".into()))?;
         let (view, volume) = self
             .node
             .volume(lv)
@@ -206,10 +205,7 @@ impl Feeds {
             );
             return Err(refuse(RefusalCode::SinkTooSmall, text));
         }
-        let recorded = volume
-            .feeds
-            .iter()
-            .find(|feed| feed.uuid == handshake.feed);
+        let recorded = volume.feeds.iter().find(|feed| feed.uuid == handshake.feed);
         let peer_sends = handshake.role == Role::Source && !handshake.swap
             || handshake.role == Role::Sink && handshake.swap;
         if recorded.is_none() {
@@ -235,12 +231,13 @@ impl Feeds {
         let entry = match self.entry(handshake.feed) {
             Some(entry) => entry,
             None => {
-                // The peer's own name of its volume is in its handshake's volume UUID only; the
-                // record shows what the admin over there called it.
-                let peer_lv = LvName {
-                    vg: lv.vg.clone(),
-                    lv: lv.lv.clone(),
-                };
+                // For listings; whatever it is, nothing here depends on it.
+                let peer_lv: String = handshake
+                    .name
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(2 * volmgr::names::NAME_MAX + 1)
+                    .collect();
                 let feed = recorded.cloned().unwrap_or_else(|| {
                     record::provisional(
                         handshake.feed,
@@ -270,9 +267,10 @@ impl Feeds {
         };
         // An earlier session of this feed is one that the peer has given up.
         entry.send(Event::Stop);
-        let exclusive = entry.exclusive(TAKE_OVER).await.ok_or_else(|| {
-            refuse(RefusalCode::Busy, "an earlier session has not ended yet")
-        })?;
+        let exclusive = entry
+            .exclusive(TAKE_OVER)
+            .await
+            .ok_or_else(|| refuse(RefusalCode::Busy, "an earlier session has not ended yet"))?;
         entry.update(|status| {
             status.state = FeedState::Connecting;
             status.reason.clear();

@@ -38,11 +38,7 @@ pub async fn answer(lane: &LaneHandle, request: &HashRequest) -> Result<HashRepl
     })
 }
 
-async fn hash(
-    lane: &LaneHandle,
-    range: ByteRange,
-    block: u64,
-) -> Result<Vec<[u8; 32]>, LaneError> {
+async fn hash(lane: &LaneHandle, range: ByteRange, block: u64) -> Result<Vec<[u8; 32]>, LaneError> {
     let mut hashes = Vec::new();
     let mut at = range.start();
     while at < range.end() {
@@ -95,11 +91,8 @@ pub async fn feedverify(
         return Ok(());
     }
     for range in differing.iter().take(100) {
-        ctx.out.message(format!(
-            "differs: {}+{} bytes",
-            range.start(),
-            range.len()
-        ));
+        ctx.out
+            .message(format!("differs: {}+{} bytes", range.start(), range.len()));
     }
     let text = format!("{} range(s), {bytes} bytes differ", differing.len());
     feeds.node.event("feed-differs", &object, &text);
@@ -182,7 +175,9 @@ impl Compare<'_> {
             Err(_) => return Err(lost("the peer does not answer".into())),
         };
         if theirs.len() != ours.len() {
-            return Err(lost("the peer answered with another number of hashes".into()));
+            return Err(lost(
+                "the peer answered with another number of hashes".into(),
+            ));
         }
         let blocks = (range.start()..range.end()).step_by(BLOCK as usize);
         Ok(blocks

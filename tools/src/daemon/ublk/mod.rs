@@ -1,0 +1,377 @@
+//! Volumes as block devices: from a running lane to `/dev/volmgr/VG/LV` and back.
+//!
+//! Starting, stopping and deleting a device wait for its lane to serve requests, so they run on
+//! threads that may block, never on a lane's. A device is recorded before it is started; what a dead
+//! daemon left is taken over by the next activation of its volume, with all who use it.
+
+mod records;
+pub mod users;
+
+pub use records::Records;
+
+use super::Node;
+use super::verbs::chain;
+use crate::api::LvName;
+use crate::lane::{LaneError, LaneHandle, UBLK_MAX_IO, UblkQueues};
+use blockio::Limits;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use ublk_driver::{CharDevice, Control, Device, DeviceConfig, Mode, QueueMap, Stopped, UblkError};
+use uuid::Uuid;
+
+/// Where the stable names are.
+const LINKS: &str = "/dev/volmgr";
+/// Queues of a device. One lane serves them all, so more would not be faster.
+const QUEUES: u16 = 1;
+/// Requests at a time.
+const DEPTH: u16 = 128;
+/// Time a lane gets to let go of a device that has been stopped.
+const LET_GO: Duration = Duration::from_secs(20);
+/// Time the kernel gets to notice that a device's server has died.
+const QUIESCE: Duration = Duration::from_secs(5);
+/// Time that those who only look at new devices (udev) get to close them again.
+const LOOKERS: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A volume cannot be made a block device, or not be taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// The driver or the kernel says no.
+    #[error(transparent)]
+    Ublk(#[from] UblkError),
+    /// The lane does not serve it.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// Someone uses it.
+    #[error("/dev/ublkb{id} is in use")]
+    InUse {
+        /// N of `/dev/ublkbN`.
+        id: u32,
+    },
+    /// The lane does not let go of it.
+    #[error("/dev/ublkb{id} is not let go of")]
+    Held {
+        /// N of `/dev/ublkbN`.
+        id: u32,
+    },
+    /// Its name cannot be made.
+    #[error("cannot make {path}")]
+    Link {
+        /// The name.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be written down.
+    #[error(transparent)]
+    State(#[from] super::state::StateError),
+}
+
+/// A volume's block device, served by its lane.
+pub struct BlockDevice {
+    device: Device,
+    volume: Uuid,
+    link: PathBuf,
+    /// Size as announced, in bytes.
+    size: AtomicU64,
+    /// Ends when the lane has let go.
+    held: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// Runs what blocks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A device with its character device and the requests of its queues.
+type Opened = (Device, CharDevice, Vec<QueueMap>);
+
+/// Makes a running volume a block device.
+pub async fn create(
+    node: &Arc<Node>,
+    name: &LvName,
+    volume: Uuid,
+    lane: &LaneHandle,
+) -> Result<Arc<BlockDevice>, BlockError> {
+    let limits = Limits {
+        // The flag is set afterwards: a feed may come and go while the device stays.
+        read_only: false,
+        ..lane.limits()
+    };
+    let its = Arc::clone(node);
+    let leftover = blocking(move || take_over(&its, volume)).await;
+    let recovered = leftover.is_some();
+    let (device, char, maps) = match leftover {
+        Some(opened) => opened,
+        None => blocking(move || add(limits)).await?,
+    };
+    let (hold, held) = oneshot::channel();
+    let block = Arc::new(BlockDevice {
+        device,
+        volume,
+        link: Path::new(LINKS).join(&name.vg).join(&name.lv),
+        size: AtomicU64::new(if recovered { 0 } else { limits.size }),
+        held: Mutex::new(Some(held)),
+    });
+    let queues = UblkQueues {
+        device: char,
+        maps,
+        hold,
+    };
+    let mut started = node
+        .ublk
+        .set(&node.state, volume, block.id())
+        .map_err(BlockError::from);
+    if started.is_ok() {
+        started = lane.add_ublk(queues).await.map_err(BlockError::from);
+    }
+    if started.is_ok() {
+        let (its, now) = (Arc::clone(&block), lane.limits());
+        started = blocking(move || its.begin(recovered, now)).await;
+    }
+    if let Err(error) = started {
+        let its = Arc::clone(node);
+        if let Err(also) = blocking(move || block.end(&its, true)).await {
+            tracing::warn!(%name, error = chain(&also), "cannot take a block device away");
+        }
+        return Err(error);
+    }
+    let id = block.id();
+    lane.set_users(Some(Arc::new(move || users::count(id))));
+    if recovered {
+        let text = format!("/dev/ublkb{id} is served again, with all who use it");
+        node.event("ublk-recovered", &name.to_string(), &text);
+    }
+    Ok(block)
+}
+
+fn open(device: Device) -> Result<Opened, UblkError> {
+    let char = device.open_char()?;
+    let maps = (0..device.queues())
+        .map(|queue| QueueMap::new(&char, queue, device.depth()))
+        .collect::<Result<_, _>>()?;
+    Ok((device, char, maps))
+}
+
+fn add(limits: Limits) -> Result<Opened, BlockError> {
+    // A control ring for each device: a command that waits holds up no other device's.
+    let device = Control::open()?.add(&DeviceConfig {
+        queues: QUEUES,
+        depth: DEPTH,
+        max_io: UBLK_MAX_IO,
+        mode: Mode::UserCopy,
+        limits,
+        id: None,
+    })?;
+    let id = device.id();
+    match open(device) {
+        Ok(opened) => Ok(opened),
+        Err(error) => {
+            if let Err(also) = Control::open()
+                .and_then(|control| control.device(id))
+                .and_then(|device| device.delete())
+            {
+                tracing::warn!(id, error = chain(&also), "cannot delete a ublk device");
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The recorded device of a volume, if it exists and is the one that was recorded.
+fn recorded(node: &Node, volume: Uuid) -> Option<Device> {
+    let record = node.ublk.get(volume)?;
+    let device = Control::open()
+        .and_then(|control| control.device(record.id))
+        .ok()?;
+    // A device that was never started has no server.
+    (device.server_pid() == record.pid || device.server_pid() <= 0).then_some(device)
+}
+
+/// Takes over what a dead daemon left, or clears it away. Blocks.
+fn take_over(node: &Node, volume: Uuid) -> Option<Opened> {
+    let device = recorded(node, volume)?;
+    let id = device.id();
+    let fits = (device.queues(), device.depth()) == (QUEUES, DEPTH)
+        && device.mode() == Mode::UserCopy
+        && wait_for(QUIESCE, || device.is_quiesced().unwrap_or(false));
+    let taken = if fits {
+        let opened = wait_for(QUIESCE, || device.start_recovery().is_ok()).then(|| open(device));
+        match opened {
+            Some(Ok(opened)) => return Some(opened),
+            Some(Err(error)) => chain(&error),
+            None => "the kernel does not hand it over".to_owned(),
+        }
+    } else {
+        "it is not waiting for a server, or was made differently".to_owned()
+    };
+    tracing::warn!(id, why = taken, "a ublk device cannot be taken over");
+    clear(node, volume);
+    None
+}
+
+fn wait_for(most: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let since = Instant::now();
+    loop {
+        if done() {
+            return true;
+        }
+        if since.elapsed() > most {
+            return false;
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
+/// Deletes a recorded device that no one serves. Blocks.
+fn clear(node: &Node, volume: Uuid) {
+    if let Some(device) = recorded(node, volume)
+        && let Err(error) = device.stop().and_then(|()| device.delete())
+    {
+        tracing::warn!(
+            id = device.id(),
+            error = chain(&error),
+            "cannot delete a ublk device"
+        );
+        return;
+    }
+    if let Err(error) = node.ublk.remove(&node.state, volume) {
+        tracing::warn!(%error, "cannot forget a ublk device");
+    }
+}
+
+/// Deletes the devices that a dead daemon left of volumes that are served no more. Blocks.
+pub fn clear_leftovers(node: &Node) {
+    for volume in node.ublk.volumes() {
+        if !node.is_active(volume) {
+            clear(node, volume);
+        }
+    }
+}
+
+impl BlockDevice {
+    /// N of `/dev/ublkbN`.
+    pub fn id(&self) -> u32 {
+        self.device.id()
+    }
+
+    /// The stable name.
+    pub fn path(&self) -> String {
+        self.link.display().to_string()
+    }
+
+    /// How payload moves, as listings say it.
+    pub fn io_mode(&self) -> &'static str {
+        match self.device.mode() {
+            Mode::ZeroCopy => "zero-copy",
+            Mode::UserCopy => "user-copy",
+        }
+    }
+
+    /// The queues are being fetched from: makes the device appear, complete with its name. Blocks.
+    fn begin(&self, recovered: bool, limits: Limits) -> Result<(), BlockError> {
+        if recovered {
+            self.device.end_recovery()?;
+        } else {
+            self.device.start()?;
+        }
+        // Pages that do not change while they are written, for whoever reads them more than once.
+        let stable = format!("/sys/block/ublkb{}/queue/stable_writes", self.id());
+        if Path::new(&stable).exists()
+            && let Err(error) = fs::write(&stable, "1")
+        {
+            tracing::warn!(%error, stable, "cannot have stable pages");
+        }
+        self.refresh(limits)?;
+        self.make_link().map_err(|source| BlockError::Link {
+            path: self.link.clone(),
+            source,
+        })
+    }
+
+    /// The volume has become larger, or is fed, or not any more. Blocks.
+    pub fn refresh(&self, limits: Limits) -> Result<(), BlockError> {
+        self.device.set_read_only(limits.read_only)?;
+        if self.size.load(Ordering::Relaxed) != limits.size {
+            match self.device.resize(limits.size) {
+                // A device that was taken over has its size, most probably this one.
+                Err(UblkError::Features { .. }) if self.size.load(Ordering::Relaxed) == 0 => {}
+                other => other?,
+            }
+            self.size.store(limits.size, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn make_link(&self) -> io::Result<()> {
+        let dir = self.link.parent().unwrap_or(Path::new(LINKS));
+        fs::create_dir_all(dir)?;
+        match fs::read_link(&self.link) {
+            Ok(_) => fs::remove_file(&self.link)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Something else has this name: it is not ours to remove.
+            Err(error) => return Err(error),
+        }
+        std::os::unix::fs::symlink(self.device.block_path(), &self.link)
+    }
+
+    fn remove_link(&self) {
+        let ours = fs::read_link(&self.link).is_ok_and(|to| to == self.device.block_path());
+        if ours && let Err(error) = fs::remove_file(&self.link) {
+            tracing::warn!(%error, link = %self.link.display(), "cannot remove the name of a device");
+        }
+        for dir in self.link.ancestors().skip(1).take(2) {
+            // Other volumes have their names there.
+            if dir.starts_with(LINKS) && fs::remove_dir(dir).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Is anyone using it? Those who only look get a moment to go. Blocks.
+    pub fn in_use(&self) -> bool {
+        let id = self.id();
+        !wait_for(LOOKERS, || users::count(id) == 0 && !users::claimed(id))
+    }
+
+    /// Stops and deletes the device; the lane goes on meanwhile and lets go by itself. Without
+    /// `force` a device in use stays as it is. Blocks.
+    pub fn end(&self, node: &Node, force: bool) -> Result<(), BlockError> {
+        let id = self.id();
+        if !force {
+            if self.in_use() {
+                return Err(BlockError::InUse { id });
+            }
+            match self.device.try_stop()? {
+                Some(Stopped::InUse) => return Err(BlockError::InUse { id }),
+                Some(Stopped::Yes) | None => {}
+            }
+        }
+        self.device.stop()?;
+        self.remove_link();
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut held) = held
+            // It is never sent to: it ends when the lane drops its end.
+            && !wait_for(LET_GO, || {
+                !matches!(held.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+            })
+        {
+            return Err(BlockError::Held { id });
+        }
+        self.device.delete()?;
+        node.ublk.remove(&node.state, self.volume)?;
+        Ok(())
+    }
+}
