@@ -63,8 +63,9 @@ man: build ## write the man pages to target/man
 install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
 	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 target/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(release)/volmgr completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr
@@ -73,7 +74,8 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 
 uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
-	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/man/man8/volmgrd.8 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_volmgr $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish
 
 clean: ## remove what was built

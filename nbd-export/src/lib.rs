@@ -11,7 +11,7 @@
 //! answered once, in whole messages; a refused write's payload is drained, so that the stream
 //! never loses its place.
 //!
-//! `docs/formats-nbd.md` lists what of the protocol is there and what is not.
+//! `docs/formats.md` lists what of the protocol is there and what is not.
 #![forbid(unsafe_code)]
 
 mod config;

@@ -8,7 +8,7 @@
 //!
 //! A page update goes to the block that does not hold the newest valid version, so an update that
 //! is torn leaves the version before. Pages come first, slots within: a volume that grows appends
-//! pages and moves none. Byte layouts are in `docs/formats-log.md`.
+//! pages and moves none. Byte layouts are in `docs/formats.md`.
 
 use crate::page::{PAGE_REGIONS, PAGE_WORDS, PageBits, ones};
 use thiserror::Error;

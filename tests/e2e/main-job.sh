@@ -19,15 +19,16 @@ mke2fs -q -F -t ext4 -d /usr/share/doc "$work/fs.img" 700M # the rest of the vol
 nbdcopy "$work/fs.img" "$(uri a vga/web)"
 
 writer() { # seconds: writes and verifies beyond the filesystem
-    fio --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --offset=704m --size=200m --iodepth=16 \
-        --verify=crc32c --verify_backlog=256 --time_based --runtime="$1" --rate=8m --output=/dev/null
+    fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --offset=704m --size=200m --iodepth=16 \
+        --verify=crc32c --verify_state_save=0 --verify_backlog=256 --time_based --runtime="$1" --rate=8m --output=/dev/null
 }
 writer 12 &
 fio_pid=$!
 pids+=($fio_pid)
 sleep 1
 began=$(now_ms)
-v a feedattach vga/web b:vgb/web --create
+v b lvcreate -n web -L 1g -m 1 vgb
+v a feedattach vga/web b:vgb/web
 v a feedwait vga/web b --timeout 100
 echo "figure: full sync of 1 GiB under fio: $(($(now_ms) - began)) ms"
 wait $fio_pid || die "fio found a difference during full sync"

@@ -291,3 +291,115 @@ fn scripts_can_be_run() {
     }
     complain("the Makefile could not run these", &offenders);
 }
+
+/// The names of an enum's variants, as its source has them.
+fn variants(path: &str, name: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(top().join(path)).unwrap();
+    let after = text
+        .split(&format!("pub enum {name} {{"))
+        .nth(1)
+        .unwrap_or_else(|| panic!("no enum {name} in {path}"));
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = after.lines().skip(1).collect();
+    let own = indent(lines[0]);
+    lines
+        .into_iter()
+        .take_while(|line| line.is_empty() || indent(line) >= own)
+        .filter(|line| indent(line) == own)
+        .map(|line| line.trim().trim_end_matches(" {").trim_end_matches(','))
+        .map(|line| line.split(" = ").next().unwrap_or_default())
+        .filter(|word| word.starts_with(char::is_uppercase))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The names in the first column of the first table behind a heading or sentence.
+fn first_column(text: &str, behind: &str) -> BTreeSet<String> {
+    let after = text
+        .split(behind)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no `{behind}` in docs/states.md"));
+    after
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_states_are_those_of_the_code() {
+    let text = fs::read_to_string(top().join("docs/states.md")).unwrap();
+    let machines = [
+        ("## Data plex", "volmgr/src/model/volume.rs", "PlexState"),
+        ("## Feed", "feedplex/src/session/state.rs", "FeedState"),
+        (
+            "Intent (`volmgr::model::FeedIntent`",
+            "volmgr/src/model/feed.rs",
+            "FeedIntent",
+        ),
+    ];
+    for (behind, path, name) in machines {
+        let code = variants(path, name);
+        assert!(code.len() > 3, "{name}: only {code:?} found");
+        assert_eq!(
+            first_column(&text, behind),
+            code,
+            "{name} in docs/states.md"
+        );
+    }
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let mut documents: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "tests/README.md"]
+        .iter()
+        .map(|name| top().join(name))
+        .collect();
+    for dir in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(top().join(dir)).unwrap();
+        documents.extend(
+            entries
+                .map(|entry| entry.unwrap().path())
+                .filter(|p| p.is_file()),
+        );
+    }
+    let mut offenders = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap_or_default();
+            let elsewhere = link.is_empty() || link.contains("://");
+            if !elsewhere && !document.with_file_name(link).exists() {
+                offenders.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    complain("links that lead nowhere", &offenders);
+}
+
+#[test]
+fn only_text_is_kept() {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(top())
+        .output();
+    // A tree that was unpacked from an archive has nothing to say here.
+    let Some(output) = output.ok().filter(|output| output.status.success()) else {
+        return;
+    };
+    let mut offenders = Vec::new();
+    for name in String::from_utf8(output.stdout)
+        .unwrap()
+        .split_terminator('\0')
+    {
+        let Ok(bytes) = fs::read(top().join(name)) else {
+            continue;
+        };
+        if bytes.contains(&0) && !name.contains("/golden/") {
+            offenders.push(name.to_owned());
+        }
+    }
+    complain("binary files in the tree", &offenders);
+}

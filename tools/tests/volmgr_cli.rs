@@ -450,5 +450,7 @@ fn completions_and_man_pages() {
     let page = std::fs::read_to_string(pages.join("volmgr-lvcreate.1")).unwrap();
     assert!(page.contains("EXAMPLES"), "{page}");
     assert!(pages.join("volmgr.1").exists());
+    let page = std::fs::read_to_string(pages.join("volmgrd.8")).unwrap();
+    assert!(page.contains("state_dir ="), "{page}");
     assert_eq!(alone("man --dir /dev/null/x").code, Some(5));
 }

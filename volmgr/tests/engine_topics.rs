@@ -387,9 +387,10 @@ fn slots_outside_the_layout_are_kept_and_can_be_cleared() {
     let mut map = lane.engine.feed_map(FeedId(8)).unwrap().clone();
     map.set_range(ByteRange::new(0, 3 * UNIT));
     lane.engine.merge_feed_map(FeedId(8), &map, &mut lane.out);
-    assert!(!lane.engine.maps_durable());
+    let barrier = lane.engine.maps_barrier();
+    assert!(!lane.engine.maps_written(barrier));
     lane.logged();
-    assert!(lane.engine.maps_durable());
+    assert!(lane.engine.maps_written(barrier));
     lane.engine
         .reconfigure(layout(1, &[]), &mut lane.out)
         .unwrap();
@@ -404,6 +405,84 @@ fn slots_outside_the_layout_are_kept_and_can_be_cleared() {
     assert!(lane.logged() > 0);
     assert_eq!(lane.engine.dirty_bytes(FeedId(8)), 0);
     assert_eq!(lane.engine.feed_map(FeedId(99)), None);
+}
+
+#[test]
+fn plexes_are_compared_while_writes_are_held() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let request = |ticket| Request {
+        ticket: Ticket::new(ticket),
+        op: Op::Read,
+        range: ByteRange::new(0, 2 * UNIT),
+        flags: Flags::empty(),
+        payload: Some(PayloadId(1)),
+        origin: Origin::Internal,
+    };
+    let both = vec![PlexId(0), PlexId(1)];
+    lane.engine
+        .read_plexes(request(1), both.clone(), &mut lane.out);
+    let reads = lane.disk(DiskOp::Read);
+    let places: Vec<_> = reads
+        .iter()
+        .map(|io| (io.at.disk, io.payload.map(|p| p.skip)))
+        .collect();
+    assert_eq!(places, [(DiskId(0), Some(0)), (DiskId(1), Some(2 * UNIT))]);
+    let write = lane.ask(Op::Write, UNIT, 512);
+    lane.logged();
+    assert!(lane.disk(DiskOp::Write).is_empty(), "held");
+    lane.good(reads[0].io);
+    lane.good(reads[1].io);
+    assert_eq!(lane.result(1), Some(Ok(())));
+    lane.logged();
+    for io in lane.disk(DiskOp::Write) {
+        lane.good(io.io);
+    }
+    assert_eq!(lane.result(write), Some(Ok(())));
+    // What cannot be read from the plex it was asked of is not read from another.
+    lane.engine.read_plexes(request(2), both, &mut lane.out);
+    let reads = lane.disk(DiskOp::Read);
+    lane.good(reads[0].io);
+    lane.answer(reads[1].io, medium());
+    assert_eq!(lane.result(2), Some(medium()));
+    assert!(lane.disk(DiskOp::Read).is_empty());
+    lane.engine
+        .read_plexes(request(3), vec![PlexId(7)], &mut lane.out);
+    let invalid = Err(IoError::new(IoErrorKind::Invalid));
+    assert_eq!(lane.result(3), Some(invalid));
+}
+
+#[test]
+fn later_changes_of_a_map_do_not_put_a_barrier_off() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
+    let map = |lane: &Lane, region: u64| {
+        let mut map = lane.engine.feed_map(FeedId(8)).unwrap().clone();
+        map.set_range(ByteRange::new(region * UNIT, UNIT));
+        map
+    };
+    let logs = |lane: &mut Lane| {
+        let all = lane.take(|a| matches!(a, Action::Log(_)));
+        let io = all.into_iter().map(|a| match a {
+            Action::Log(io) => io.io,
+            other => panic!("{other:?}"),
+        });
+        io.collect::<Vec<_>>()
+    };
+    let first = map(&lane, 0);
+    lane.engine.merge_feed_map(FeedId(8), &first, &mut lane.out);
+    let before = lane.engine.maps_barrier();
+    let flight = logs(&mut lane);
+    // The page is on its way when it changes again: that is the next barrier's.
+    let second = map(&lane, 9);
+    lane.engine
+        .merge_feed_map(FeedId(8), &second, &mut lane.out);
+    let after = lane.engine.maps_barrier();
+    for io in flight {
+        lane.good(io);
+    }
+    assert!(lane.engine.maps_written(before));
+    assert!(!lane.engine.maps_written(after));
+    lane.logged();
+    assert!(lane.engine.maps_written(after));
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Node {
                 target: "vgb/web".into(),
                 create: true,
                 volume: id(if source { 10 } else { 11 }),
+                name: "vga/web".into(),
                 size: 1 << 20,
                 region_size: 65536,
                 role,

@@ -34,6 +34,7 @@ fn facts(role: Role) -> Handshake {
         target: "vg/lv".into(),
         create: false,
         volume: id(3),
+        name: "vg/lv".into(),
         size: 1 << 20,
         region_size: 65536,
         role,

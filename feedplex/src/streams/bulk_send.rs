@@ -7,7 +7,7 @@
 //! have.
 
 use super::ack::AckTracker;
-use super::extents::{Run, run_at};
+use super::extents::{Known, Run};
 use super::limiter::RateLimiter;
 use super::pipe::Pipe;
 use super::queue::{Popped, Queue};
@@ -109,6 +109,7 @@ impl BulkSender {
             keepalive: config.keepalive,
             pipe: Pipe::new()?,
             buffer: Vec::new(),
+            known: Known::default(),
             copy_reason,
             stream,
             stopped,
@@ -196,6 +197,7 @@ struct Sending {
     keepalive: Duration,
     pipe: Pipe,
     buffer: Vec<u8>,
+    known: Known,
     /// Why this stream copies; `None` while it does not.
     copy_reason: Option<PathReason>,
     stream: DataStream,
@@ -237,7 +239,10 @@ impl Sending {
             let mut rest = segment.range;
             while !rest.is_empty() {
                 let shift = offset.wrapping_sub(rest.start());
-                let sent = match run_at(&segment.file, rest, shift, BLOCK, HOLE_MIN)? {
+                let sent = match self
+                    .known
+                    .run_at(&segment.file, rest, shift, BLOCK, HOLE_MIN)?
+                {
                     Run::Hole(len) => self.send_zeroes(offset, len)?,
                     Run::Data(len) => {
                         let run = ByteRange::new(rest.start(), len);

@@ -94,7 +94,7 @@ impl StreamProgress {
     }
 
     /// A frame failed: the stream ends, and nothing from this frame on is ever acknowledged.
-    pub(super) fn fail(&self, error: IoError) {
+    pub fn fail(&self, error: IoError) {
         let mut state = lock(&self.state);
         let first = state.failure.is_none();
         state.failure.get_or_insert(error);

@@ -2,7 +2,7 @@
 //!
 //! * A connection begins asynchronous (connect, handshake, first bytes) as a [`Connection`]. A
 //!   control stream stays one; a data stream becomes a blocking [`DataStream`] with a thread of its
-//!   own, because `splice` and `sendfile` have no asynchronous form.
+//!   own, because `splice` has no asynchronous form.
 //! * Nobody who is not pinned gets past the handshake: [`tls`]. Nobody gets the daemon to wait or
 //!   to hold memory before that: [`Acceptor`].
 //! * The accepting side sends one byte, [`ADMITTED`], as the first byte of a TLS session. In

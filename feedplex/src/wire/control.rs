@@ -138,6 +138,8 @@ wire_struct! {
         pub create: bool,
         /// The sender's volume.
         pub volume: Uuid,
+        /// What the sender calls it, `VG/LV`; for people.
+        pub name: String,
         /// Bytes that the feed covers.
         pub size: u64,
         /// Unit of the sender's dirty map in bytes.

@@ -31,6 +31,7 @@ fn handshake() -> Message {
         target: "vgb/web".into(),
         create: true,
         volume: id(2),
+        name: "vga/web".into(),
         size: 1 << 30,
         region_size: 65536,
         role: Role::Source,

@@ -1,4 +1,4 @@
-//! What goes over the wire, as bytes: `docs/formats-feed.md` is the reference.
+//! What goes over the wire, as bytes: `docs/formats.md` is the reference.
 //!
 //! A connection starts with a [`preamble`]. On a control connection [`control`] messages follow,
 //! their bodies written by [`codec`]; on a data stream, [`frame`]s. Everything is in network byte

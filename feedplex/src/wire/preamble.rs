@@ -7,10 +7,10 @@
 //! 68 zero [24]            92 crc32c u32 of the 92 bytes before it
 //! ```
 //!
-//! On a control connection session, stream and token are zero. With [`Security::Tls`] a preamble
-//! of kind control goes in clear before the TLS handshake and the real one is the first thing
-//! inside, so that a token never shows; with [`Security::Plaintext`] there is one. The first byte
-//! is no ASCII and no TLS record type, so the first bytes tell a stranger from a peer.
+//! On a control connection session, stream and token are zero. With [`Security::Tls`] it is the
+//! first thing that the connecting side sends *inside* TLS, so that a token never shows. The first
+//! byte is no ASCII and no TLS record type, so the first bytes tell a stranger from a peer, and
+//! plaintext from TLS.
 
 use super::codec::Field;
 use bincode::de::Decoder;
@@ -75,7 +75,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Security {
-    /// A TLS handshake follows, or these bytes are within TLS.
+    /// These bytes are within TLS.
     Tls = 1,
     /// Nothing; both sides were told so by their admins.
     Plaintext = 2,

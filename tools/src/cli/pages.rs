@@ -3,6 +3,7 @@
 use super::args::Cli;
 use super::failure::{EXIT_FAILED, failure};
 use crate::api::Failure;
+use crate::daemon::config::Options;
 use clap::CommandFactory;
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,10 +15,16 @@ pub fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Res
     out.write_all(&text)
 }
 
-/// Writes `volmgr.1` and a page for each verb into a folder, which is made where it is not there.
+/// Writes `volmgr.1`, a page for each verb and `volmgrd.8` into a folder, which is made where it is not there.
 pub fn man_pages(dir: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .and_then(|()| {
+            let daemon = clap_mangen::Man::new(Options::command()).section("8");
+            let mut page = Vec::new();
+            daemon.render(&mut page)?;
+            std::fs::write(dir.join("volmgrd.8"), page)
+        })
         .map_err(|error| {
             let object = dir.display().to_string();
             failure(EXIT_FAILED, object, "cannot write man pages", error, "")

@@ -379,9 +379,9 @@ mod tests {
     #[test]
     fn cut_off_empty_and_odd_files() {
         let (file, _) = disk();
-        for size in [0u64, 1, 4096, 5000, 1 << 20, SIZE as u64 - 1] {
+        for size in [0u64, 1, 4096, 5000, 1 << 20, SIZE - 1] {
             let opened = File::options().write(true).open(file.path()).unwrap();
-            opened.set_len(SIZE as u64).unwrap();
+            opened.set_len(SIZE).unwrap();
             opened.set_len(size).unwrap();
             let outcome = run(file.path(), None);
             assert!(

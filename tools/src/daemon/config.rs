@@ -8,12 +8,43 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// What the options do not say.
+const AFTER_HELP: &str = "\
+Runs as root, or as an ordinary user with files as disks and NBD as front end. Every option but --config and --foreground \
+can be in the configuration file; options beat it. SIGTERM and SIGINT stop in good order: clients are cut off, everything is \
+flushed. A second daemon with the same state directory refuses to start.
+
+Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.config/volmgr/volmgrd.toml):
+
+  state_dir = \"/var/lib/volmgr\"
+  socket = \"/run/volmgr/volmgrd.sock\"
+  node = \"a\"
+  location = \"cellar\"
+  listen = \"0.0.0.0:7750\"
+  nbd = [\"unix:/run/volmgr/volmgrd-nbd.sock\", \"tcp:127.0.0.1:10809\"]
+  metrics = \"127.0.0.1:9750\"
+
+  [scan]
+  paths = [\"/srv/disks/*.img\"]    # files to look at for disks
+  devices = true                    # look at all block devices, too
+
+  [log]
+  format = \"text\"                  # or json
+  filter = \"info\"                  # RUST_LOG beats it
+
+Example, two nodes of an ordinary user on one machine:
+
+  volmgrd --state-dir a/state --socket a/sock --node a --listen 127.0.0.1:7750 &
+  volmgrd --state-dir b/state --socket b/sock --node b --listen 127.0.0.1:7751 &
+  volmgr --socket a/sock status";
+
 /// Serves volumes and their feeds.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(
     name = "volmgrd",
     version,
-    about = "Volume manager daemon: serves volumes and their feeds"
+    about = "Volume manager daemon: serves volumes and their feeds",
+    after_long_help = AFTER_HELP
 )]
 pub struct Options {
     /// Configuration file
@@ -272,6 +303,23 @@ mod tests {
         assert_eq!(config.nbd, ["tcp:127.0.0.1:10809".parse().unwrap()]);
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.scan.paths, ["/disks/*"]);
+    }
+
+    #[test]
+    fn the_example_in_the_help_is_a_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = defaults(dir.path());
+        let example: Vec<&str> = AFTER_HELP
+            .lines()
+            .skip_while(|line| !line.starts_with("  state_dir"))
+            .take_while(|line| line.is_empty() || line.starts_with("  "))
+            .collect();
+        std::fs::write(&paths.config_file, example.join("\n")).unwrap();
+        let config = Config::load(&Options::default(), &paths).unwrap();
+        assert_eq!(config.listen, "0.0.0.0:7750".parse().ok());
+        assert_eq!(config.nbd.len(), 2);
+        assert_eq!(config.scan.devices, Some(true));
+        assert_eq!(config.log.filter.as_deref(), Some("info"));
     }
 
     #[test]

@@ -20,7 +20,12 @@ pub trait FeedService: Send + Sync {
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
     /// Rows of a listing ([`ReportKind::Feed`], [`ReportKind::Point`]).
-    fn rows(&self, kind: ReportKind, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>;
+    fn rows<'a>(
+        &'a self,
+        kind: ReportKind,
+        lv: Option<&'a LvName>,
+        peer: Option<&'a str>,
+    ) -> BoxFuture<'a, Vec<Row>>;
 
     /// `feeds` of a volume as lines of `lvdisplay`, without indentation.
     fn describe(&self, lv: &LvName) -> Vec<String>;

@@ -13,11 +13,14 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, watch};
 use uuid::Uuid;
 use volmgr::model::{Group, Volume};
 
 const DEVICES_FILE: &str = "devices.json";
+/// How often the daemon looks whether disks have gone or are back.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// The node. See the module's documentation for who calls what.
 pub struct Node {
@@ -91,7 +94,7 @@ impl Node {
 
     /// Finds disks and groups, opens the NBD listeners, activates what was active.
     pub async fn start(self: Arc<Self>) -> Result<(), StartError> {
-        tokio::task::block_in_place(|| self.rescan(&[]));
+        self.rescan(&[]).await;
         super::nbd::listen(&self).await?;
         let node = self.clone();
         // In the background: a volume that takes long to come up keeps no one from asking why. Not
@@ -101,12 +104,17 @@ impl Node {
             node.activate_wanted().await;
             tokio::task::block_in_place(|| super::ublk::clear_leftovers(&node));
         });
+        self.spawn(self.clone().watch_disks());
         Ok(())
     }
 
-    /// Looks for disks in all known places and in `more`, and lets the groups have them. Returns
-    /// what the admin should know. Blocks.
-    pub fn rescan(&self, more: &[PathBuf]) -> ScanOutcome {
+    /// Looks for disks in all known places and in `more`, lets the groups have them, and tells the
+    /// volumes that are served. Returns what the admin should know. The caller holds the verb lock,
+    /// or is the start.
+    pub async fn rescan(self: &Arc<Self>, more: &[PathBuf]) -> Vec<String> {
+        let gone = tokio::task::block_in_place(|| self.groups.drop_gone());
+        // Before another disk takes the place of one that went.
+        let mut warnings = self.scanned(gone).await;
         let known = self.known_devices();
         let roots = ScanRoots {
             paths: known.iter().chain(more).cloned().collect(),
@@ -117,17 +125,46 @@ impl Node {
                 .devices
                 .unwrap_or_else(|| nix::unistd::geteuid().is_root()),
         };
-        let (paths, warnings) = super::disks::candidates(&roots);
-        let mut outcome = self.groups.scan(&paths, &known);
+        let (outcome, bad_places) = tokio::task::block_in_place(|| {
+            let (paths, bad_places) = super::disks::candidates(&roots);
+            (self.groups.scan(&paths, &known), bad_places)
+        });
+        warnings.extend(bad_places);
+        warnings.extend(self.scanned(outcome).await);
+        self.remember_devices();
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        warnings
+    }
+
+    async fn scanned(self: &Arc<Self>, outcome: ScanOutcome) -> Vec<String> {
         for (kind, object, text) in &outcome.events {
             self.event(kind, object, text);
         }
-        outcome.warnings.splice(0..0, warnings);
-        self.remember_devices();
-        for warning in &outcome.warnings {
-            tracing::warn!("{warning}");
+        for vg in &outcome.changed {
+            super::active::disks_changed(self, vg).await;
         }
-        outcome
+        outcome.warnings
+    }
+
+    /// Notices disks that go, and those that a group waits for when they are back.
+    async fn watch_disks(self: Arc<Self>) {
+        let mut tried = Vec::new();
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let (gone, waited) = tokio::task::block_in_place(|| {
+                let waited = self.groups.waited_for(&self.known_devices());
+                (self.groups.any_gone(), waited)
+            });
+            // A disk that was not taken is not tried again until something about it changes, or an
+            // admin asks for it.
+            if gone || !waited.is_empty() && waited != tried {
+                let _lock = self.verb_lock().await;
+                self.rescan(&[]).await;
+            }
+            tried = waited;
+        }
     }
 
     fn known_devices(&self) -> BTreeSet<PathBuf> {

@@ -209,6 +209,8 @@ pub struct LaneStats {
     pub direct: bool,
     /// Why the buffers are not registered with the kernel, where they are not.
     pub unregistered: Option<String>,
+    /// Bytes in which plexes may differ after an unclean stop, not yet made equal.
+    pub recover_bytes: u64,
     /// Notes that found the control plane's queue full.
     pub notes_dropped: u64,
 }
@@ -283,6 +285,13 @@ pub(super) enum LaneCommand {
     /// Read at most `MAX_SLICE` bytes.
     Read {
         range: ByteRange,
+        reply: Reply<BufSlice>,
+    },
+    /// Read a range from each of these plexes, with writes to it held: together at most
+    /// `MAX_SLICE` bytes.
+    ReadPlexes {
+        range: ByteRange,
+        plexes: Vec<PlexId>,
         reply: Reply<BufSlice>,
     },
     /// Wait until every request submitted before is done, and flush.

@@ -100,6 +100,11 @@ impl Lane {
                 self.answer(reply, Ok(stats));
             }
             LaneCommand::Read { range, reply } => self.read_for(range, reply),
+            LaneCommand::ReadPlexes {
+                range,
+                plexes,
+                reply,
+            } => self.read_plexes_for(range, plexes, reply),
             LaneCommand::Quiesce { reply } => {
                 self.quiesces.push((self.serial, reply));
                 self.check_quiesces();
@@ -150,6 +155,7 @@ impl Lane {
         LaneStats {
             opens: u32::try_from(self.conns.len()).unwrap_or(u32::MAX),
             in_flight: self.requests.len() as u64,
+            recover_bytes: self.engine.recover_bytes(),
             disk_errors: self.disks.iter().map(|disk| disk.errors).collect(),
             direct: self.disks.iter().all(|disk| disk.direct),
             unregistered: self.ring.unregistered_why().map(|why| why.to_string()),

@@ -5,6 +5,7 @@ use super::command::{Done, FeedWork, Reply};
 use super::thread::{Lane, Requester};
 use blockio::{ByteRange, Flags, IoError, Op, Origin, PayloadId};
 use ringio::{BufMut, BufSlice, MAX_SLICE};
+use volmgr::engine::PlexId;
 
 /// Requests of the feed under way before the lane takes more.
 const IN_FLIGHT_MAX: usize = 64;
@@ -121,26 +122,51 @@ impl Lane {
         }
     }
 
+    /// Memory for a read of the control plane, which reads one piece at a time: it need not queue
+    /// for it.
+    fn control_payload(&mut self, len: usize) -> Result<PayloadId, LaneError> {
+        let buf = match self.pool.alloc(len) {
+            Some(buf) => buf,
+            None => BufMut::standalone(len)?,
+        };
+        Ok(self.payloads.add_empty(buf))
+    }
+
     /// A read for the control plane.
     pub(super) fn read_for(&mut self, range: ByteRange, reply: Reply<BufSlice>) {
-        let len = range.len() as usize;
-        // The control plane reads one piece at a time: it need not queue for memory.
-        let buf = match self.pool.alloc(len) {
-            Some(buf) => Ok(buf),
-            None => BufMut::standalone(len),
-        };
-        match buf {
-            Ok(buf) => {
-                let payload = self.payloads.add_empty(buf);
-                self.submit(
+        match self.control_payload(range.len() as usize) {
+            Ok(payload) => self.submit(
+                Requester::Read { payload, reply },
+                Op::Read,
+                range,
+                Flags::empty(),
+                Origin::Internal,
+            ),
+            Err(error) => self.answer(reply, Err(error)),
+        }
+    }
+
+    /// A read of several plexes for the control plane.
+    pub(super) fn read_plexes_for(
+        &mut self,
+        range: ByteRange,
+        plexes: Vec<PlexId>,
+        reply: Reply<BufSlice>,
+    ) {
+        match self.control_payload(range.len() as usize * plexes.len()) {
+            Ok(payload) => {
+                let request = self.request(
                     Requester::Read { payload, reply },
                     Op::Read,
                     range,
                     Flags::empty(),
                     Origin::Internal,
+                    Some(payload),
                 );
+                self.engine.read_plexes(request, plexes, &mut self.out);
+                self.take_out();
             }
-            Err(error) => self.answer(reply, Err(error.into())),
+            Err(error) => self.answer(reply, Err(error)),
         }
     }
 

@@ -149,21 +149,21 @@ impl Lane {
     /// Answers once what the maps say now is in the log.
     pub(super) fn when_durable(&mut self, reply: Reply<()>) {
         self.take_out();
-        self.durables.push((Instant::now(), reply));
+        let barrier = self.engine.maps_barrier();
+        self.durables.push((Instant::now(), barrier, reply));
     }
 
     pub(super) fn check_durables(&mut self) {
         if self.durables.is_empty() {
             return;
         }
-        let durable = self.engine.maps_durable();
-        for (since, reply) in std::mem::take(&mut self.durables) {
-            if durable {
+        for (since, barrier, reply) in std::mem::take(&mut self.durables) {
+            if self.engine.maps_written(barrier) {
                 self.answer(reply, Ok(()));
             } else if since.elapsed() > DURABLE_MAX {
                 self.answer(reply, Err(LaneError::LogStuck));
             } else {
-                self.durables.push((since, reply));
+                self.durables.push((since, barrier, reply));
             }
         }
     }

@@ -270,6 +270,26 @@ impl LaneHandle {
         self.ask(|reply| LaneCommand::Read { range, reply }).await
     }
 
+    /// Reads a range from each of these plexes at one moment, writes to it being held: what the
+    /// n-th has begins at `n * range.len()`. Together at most [`MAX_SLICE`] bytes, in a buffer of the
+    /// lane: give it back soon.
+    pub async fn read_plexes(
+        &self,
+        range: ByteRange,
+        plexes: Vec<PlexId>,
+    ) -> Result<BufSlice, LaneError> {
+        let bytes = range.len().checked_mul(plexes.len() as u64);
+        if bytes.is_none_or(|bytes| bytes == 0 || bytes > MAX_SLICE as u64) {
+            return Err(IoError::new(IoErrorKind::Invalid).into());
+        }
+        self.ask(|reply| LaneCommand::ReadPlexes {
+            range,
+            plexes,
+            reply,
+        })
+        .await
+    }
+
     /// Reads a range.
     pub async fn read(&self, range: ByteRange) -> Result<Vec<u8>, LaneError> {
         let mut bytes = Vec::new();

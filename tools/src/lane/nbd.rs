@@ -18,8 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Bytes received at once when a header is expected.
-const STAGING: usize = 4096;
+/// Most bytes received at once when a header is expected: with small writes, several requests come in
+/// one operation, and to copy their payload is cheaper than operations of its own for each.
+const STAGING: usize = 64 << 10;
+/// The same after a large payload: what comes along with its header would have to be copied.
+const STAGING_LARGE: usize = 4096;
+/// Payloads up to this many bytes are small.
+const SMALL: usize = 16 << 10;
 /// Parts of one message to a client: header and payload alternate.
 const PARTS_MAX: usize = 64;
 /// How long a client may keep others waiting.
@@ -61,6 +66,8 @@ pub(super) struct Conn {
     /// Of it: received, and of those: consumed.
     received: usize,
     consumed: usize,
+    /// The last payload was small.
+    small: bool,
     /// Bytes that came behind the negotiation; before anything in `staging`.
     early: VecDeque<u8>,
     receiving: bool,
@@ -104,6 +111,7 @@ impl Lane {
             staging: Some(staging),
             received: 0,
             consumed: 0,
+            small: false,
             early: client.received.into(),
             receiving: false,
             sending: false,
@@ -163,6 +171,7 @@ impl Lane {
         match action {
             Action::Receive { token, len } => {
                 let len = len as usize;
+                self.conns[key].small = len <= SMALL;
                 let Some(buf) = self.alloc(len, Waiter::Conn(key)) else {
                     return false;
                 };
@@ -280,14 +289,16 @@ impl Lane {
                 let Some(into) = conn.staging.take() else {
                     return;
                 };
-                (conn.received, conn.consumed) = (0, 0);
+                // Less room at the end of the buffer is how a receive is kept short.
+                let done = if conn.small {
+                    0
+                } else {
+                    STAGING - STAGING_LARGE
+                };
+                (conn.received, conn.consumed) = (done, done);
                 conn.receiving = true;
                 let socket = conn.socket.clone();
-                let op = Op::Recv {
-                    socket,
-                    into,
-                    done: 0,
-                };
+                let op = Op::Recv { socket, into, done };
                 self.ring.push(op, Tag::Nbd(key, NbdStep::Headers));
             }
             Wants::Payload => {
@@ -379,7 +390,7 @@ impl Lane {
                 conn.staging = Some(into);
                 match moved {
                     Ok(0) => conn.proto.on_eof(),
-                    Ok(bytes) => conn.received = bytes,
+                    Ok(bytes) => conn.received += bytes,
                     Err(_) => conn.proto.on_broken(),
                 }
             }

@@ -44,6 +44,21 @@ impl Lane {
         origin: Origin,
         payload: Option<PayloadId>,
     ) {
+        let request = self.request(requester, op, range, flags, origin, payload);
+        self.engine.submit(request, &mut self.out);
+        self.take_out();
+    }
+
+    /// A request on the books, for the engine.
+    pub fn request(
+        &mut self,
+        requester: Requester,
+        op: Op,
+        range: ByteRange,
+        flags: Flags,
+        origin: Origin,
+        payload: Option<PayloadId>,
+    ) -> Request {
         self.serial += 1;
         let key = self.requests.insert(Pending {
             requester,
@@ -51,16 +66,14 @@ impl Lane {
             op,
             len: range.len(),
         });
-        let request = Request {
+        Request {
             ticket: Ticket::new(key as u64),
             op,
             range,
             flags,
             payload,
             origin,
-        };
-        self.engine.submit(request, &mut self.out);
-        self.take_out();
+        }
     }
 
     pub fn complete(&mut self, ticket: Ticket, result: Result<(), IoError>) {

@@ -151,8 +151,8 @@ pub(super) struct Lane {
     pub marks: HashMap<IoId, Mark>,
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
-    /// Waiting until the engine's maps are in the log as they are in memory.
-    pub durables: Vec<(Instant, Reply<()>)>,
+    /// Waiting until the engine's maps are in the log as they were at a barrier.
+    pub durables: Vec<(Instant, u64, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,

@@ -39,7 +39,7 @@ impl Default for EngineConfig {
             bounce: Vec::new(),
             bounce_bytes: 1 << 20,
             block: 512,
-            max_bulk_copies: 4,
+            max_bulk_copies: 16,
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
             clear_interval_ms: 2000,
@@ -428,7 +428,7 @@ impl Engine {
     }
 
     /// The feed misses nothing; also for a feed that is not in the layout (then its slot is
-    /// cleared). On the disks when [`Engine::maps_durable`].
+    /// cleared). On the disks when [`Engine::maps_written`].
     pub fn clear_feed_map(&mut self, feed: FeedId, out: Out<'_>) {
         if let Some(feed) = self.feed_mut(feed) {
             feed.track.missing.clear_all();
@@ -467,11 +467,17 @@ impl Engine {
         here.or(self.spare.get(&feed.0))
     }
 
-    /// Is every change of a map made by [`Engine::merge_feed_map`], [`Engine::set_all_dirty`],
-    /// [`Engine::clear_feed_map`] or a new layout on the disks? (Changes by writes come with the
-    /// next cycle; until then the dirty-region log covers them.)
-    pub fn maps_durable(&self) -> bool {
-        !self.log.broken && self.log.maps_idle()
+    /// A number for [`Engine::maps_written`]: every change of a map made so far by
+    /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or a new
+    /// layout. (Changes by writes come with the next cycle; until then the dirty-region log covers
+    /// them.)
+    pub fn maps_barrier(&mut self) -> u64 {
+        self.log.barrier()
+    }
+
+    /// Are those changes on the disks? Changes made later do not put that off.
+    pub fn maps_written(&self, barrier: u64) -> bool {
+        self.log.is_written(barrier)
     }
 
     /// Bytes that the feed misses; 0 for an unknown one.

@@ -39,6 +39,15 @@ pub(crate) struct LogStore {
     pub queue: BTreeSet<PageKey>,
     /// No copy can be written: nothing that needs the log may go on.
     pub broken: bool,
+    barriers: Vec<Barrier>,
+    next_barrier: u64,
+}
+
+/// Pages that must be written once more for somebody; `true` where that write has begun.
+#[derive(Debug)]
+struct Barrier {
+    number: u64,
+    pages: HashMap<PageKey, bool>,
 }
 
 impl LogStore {
@@ -59,6 +68,8 @@ impl LogStore {
             in_flight: HashMap::new(),
             queue: BTreeSet::new(),
             broken: false,
+            barriers: Vec::new(),
+            next_barrier: 0,
         };
         let mut error = HeaderError::Short;
         let mut good = Vec::new();
@@ -139,6 +150,8 @@ impl LogStore {
             in_flight: HashMap::new(),
             queue: BTreeSet::new(),
             broken: true,
+            barriers: Vec::new(),
+            next_barrier: 0,
         }
     }
 
@@ -181,6 +194,35 @@ impl LogStore {
         }
     }
 
+    /// A number that [`LogStore::is_written`] says yes to once all maps are in the log as they are
+    /// now, or newer. What is written later does not put that off.
+    pub fn barrier(&mut self) -> u64 {
+        let is_map = |key: &&PageKey| key.0 != DRL_SLOT;
+        let mut pages: HashMap<PageKey, bool> = HashMap::new();
+        pages.extend(self.in_flight.keys().filter(is_map).map(|key| (*key, true)));
+        pages.extend(self.queue.iter().filter(is_map).map(|key| (*key, false)));
+        let number = self.next_barrier;
+        self.next_barrier += 1;
+        if !pages.is_empty() {
+            self.barriers.push(Barrier { number, pages });
+        }
+        number
+    }
+
+    /// Are the maps of that barrier in the log?
+    pub fn is_written(&self, barrier: u64) -> bool {
+        !self.broken && self.barriers.iter().all(|b| b.number != barrier)
+    }
+
+    fn written(&mut self, key: PageKey, counts: impl Fn(bool) -> bool) {
+        self.barriers.retain_mut(|barrier| {
+            if barrier.pages.get(&key).copied().is_some_and(&counts) {
+                barrier.pages.remove(&key);
+            }
+            !barrier.pages.is_empty()
+        });
+    }
+
     /// Nothing to write and nothing being written in any slot but the dirty-region log's.
     pub fn maps_idle(&self) -> bool {
         self.queue.range((DRL_SLOT + 1, 0)..).next().is_none()
@@ -208,8 +250,14 @@ impl LogStore {
             self.queue.remove(&key);
             // A slot that belongs to nobody is left alone.
             let Some(bits) = map(key.0).map(|m| m.page_bits(key.1)) else {
+                self.written(key, |_| true);
                 continue;
             };
+            for barrier in &mut self.barriers {
+                if let Some(begun) = barrier.pages.get_mut(&key) {
+                    *begun = true;
+                }
+            }
             let sequence = self.sequence.entry(key).or_insert(0);
             *sequence = sequence.saturating_add(1);
             let bytes = geometry.encode_page(key.0, key.1, *sequence, &bits);
@@ -257,6 +305,9 @@ impl LogStore {
         }
         let flight = self.in_flight.remove(&key)?;
         let good = flight.written > 0 && !self.broken;
+        if good {
+            self.written(key, |begun| begun);
+        }
         Some((flight, good))
     }
 }

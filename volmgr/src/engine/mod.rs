@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `write` | order, log, fan-out, acknowledgement |
 //! | `read`, `flush` | the other requests |
+//! | `compare` | the same range of several plexes |
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
@@ -18,6 +19,7 @@
 //! | `config` | starting, and changes of the layout |
 
 mod api;
+mod compare;
 mod config;
 mod copy;
 mod cycle;
@@ -39,6 +41,7 @@ pub use layout::*;
 
 use crate::model::PlexState;
 use blockio::{ByteRange, IoError, IoErrorKind, Op, Origin, PayloadId, Request};
+use compare::Compare;
 use copy::Copy;
 use cycle::Cycle;
 use feed::Feed;
@@ -72,6 +75,10 @@ enum Tag {
     Flush {
         flush: Key,
         disk: DiskId,
+    },
+    Compare {
+        compare: Key,
+        plex: PlexId,
     },
     CycleFlush {
         disk: DiskId,
@@ -124,6 +131,7 @@ enum Tag {
 enum Holder {
     Write(Write),
     Copy(Copy),
+    Compare(Compare),
 }
 
 /// The engine of one volume.
@@ -236,6 +244,7 @@ impl Engine {
             }
             Tag::Write { write, plex, range } => self.write_done(write, plex, range, result, out),
             Tag::Flush { flush, disk } => self.flush_done(flush, disk, result, out),
+            Tag::Compare { compare, plex } => self.compare_done(compare, plex, result, out),
             Tag::CycleFlush { disk } => self.cycle_flush_done(disk, result, out),
             Tag::CopyRead {
                 copy,
@@ -351,6 +360,7 @@ impl Engine {
             match self.holders.get(key) {
                 Some(Holder::Write(_)) => self.write_ready(key, out),
                 Some(Holder::Copy(_)) => self.copy_ready(key, out),
+                Some(Holder::Compare(_)) => self.compare_ready(key, out),
                 None => debug_assert!(false, "a range was granted to nobody"),
             }
         }

@@ -115,3 +115,18 @@ pub fn grow_pv(io: &mut dyn PvIo) -> Result<Label, MetadataError> {
     io.sync().map_err(failed())?;
     Ok(label)
 }
+
+/// Writes the label where one of its two copies is damaged.
+pub fn mend_labels(io: &mut dyn PvIo) -> Result<(), MetadataError> {
+    let scan = read_label(io)?;
+    let label = scan.chosen().ok_or(MetadataError::NoLabel)?;
+    let bytes = label.encode();
+    let failed = || MetadataError::io("write the label again");
+    let back = back_label_offset(label.pv_size).filter(|_| scan.back.is_err());
+    let front = scan.front.is_err().then_some(FRONT_LABEL);
+    for at in front.into_iter().chain(back) {
+        io.write_at(at, &bytes).map_err(failed())?;
+        io.sync().map_err(failed())?;
+    }
+    Ok(())
+}

@@ -33,6 +33,9 @@ pub struct Volume {
     pub region_size: u64,
     /// Which state of the data this is.
     pub generation: Generation,
+    /// A plex gets at least this number: those of plexes that were detached are not given again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub next_plex: u32,
     /// The data plexes.
     pub plexes: Vec<Plex>,
     /// The copies of the volume's log (dirty-region log, maps of plexes and feeds).
@@ -41,6 +44,10 @@ pub struct Volume {
     pub feeds: Vec<Feed>,
     /// Named points in time that this node knows of.
     pub points: Vec<Point>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// State of a data plex. The transitions are drawn in `docs/states.md`.
@@ -173,6 +180,9 @@ impl PlexState {
     /// | stale | | yes | yes | = | yes | yes |
     /// | failed | | yes | | yes | = | yes |
     /// | offline | | yes | | yes | yes | = |
+    ///
+    /// Besides, any plex that is not active becomes empty where the content of its disk cannot be relied
+    /// on any more ([`crate::plan::revive_plexes`]).
     pub fn may_become(self, to: Self) -> bool {
         use PlexState::{Active, Empty, Failed, Offline, Stale, Syncing};
         self == to

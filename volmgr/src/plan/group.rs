@@ -181,6 +181,33 @@ pub fn mark_pv_returned(group: &Group, uuid: Uuid, path: &str) -> Result<Group, 
     Ok(next)
 }
 
+/// A disk can be used again: plexes on it that failed are stale now, and catch up. Where its content
+/// cannot be relied on, they and all others that are not active are empty, and are filled anew; the
+/// copies of logs on it are not valid.
+pub fn revive_plexes(group: &Group, uuid: Uuid, content_lost: bool) -> Group {
+    let mut next = group.clone();
+    for volume in &mut next.volumes {
+        let on: Vec<bool> = volume
+            .plexes
+            .iter()
+            .map(|p| volume.pvs_of(p).contains(&uuid))
+            .collect();
+        for (plex, _) in volume.plexes.iter_mut().zip(on).filter(|(_, on)| *on) {
+            plex.state = match plex.state {
+                PlexState::Active => PlexState::Active,
+                _ if content_lost => PlexState::Empty,
+                PlexState::Failed => PlexState::Stale,
+                other => other,
+            };
+        }
+        let spare = volume.log.iter().any(|l| l.valid && l.pv != uuid);
+        for log in volume.log.iter_mut().filter(|l| l.pv == uuid) {
+            log.valid &= !(content_lost && spare);
+        }
+    }
+    next
+}
+
 fn find(group: &mut Group, uuid: Uuid) -> Result<&mut Pv, PlanError> {
     let found = group.pvs.iter_mut().find(|p| p.uuid == uuid);
     found.ok_or_else(|| PlanError::NotFound {

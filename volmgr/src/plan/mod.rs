@@ -22,7 +22,7 @@ mod volume;
 pub use feed::{add_feed, add_point, remove_feed, remove_point, update_feed};
 pub use group::{
     NewPv, create_group, extend_group, mark_pv_missing, mark_pv_returned, reduce_group,
-    rename_group, resize_pv, set_exported,
+    rename_group, resize_pv, revive_plexes, set_exported,
 };
 pub use layout::{LayoutError, layout};
 pub use plex::{attach_plex, detach_plex, set_log_valid, set_plex_state};

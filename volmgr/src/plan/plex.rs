@@ -79,6 +79,7 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
             plex: plex.name(),
         });
     }
+    volume.next_plex = volume.next_plex.max(plex.number.saturating_add(1));
     volume.log.retain(|l| l.plex != plex.uuid);
     if !volume.log.iter().any(|l| l.valid) {
         return Err(PlanError::LastLog {
@@ -89,8 +90,8 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
     Ok(next)
 }
 
-/// Sets a plex's state. A plex that becomes stale or failed loses its valid log copy, if the volume
-/// has another.
+/// Sets a plex's state. A plex that becomes stale, failed or offline loses its valid log copy, if the
+/// volume has another.
 pub fn set_plex_state(
     group: &Group,
     volume: &str,
@@ -121,7 +122,11 @@ pub fn set_plex_state(
             plex: name,
         });
     }
-    let lost = matches!(state, PlexState::Stale | PlexState::Failed) && from != state;
+    // The engine writes no log there from now on, also where an admin has taken the plex off.
+    let lost = matches!(
+        state,
+        PlexState::Stale | PlexState::Failed | PlexState::Offline
+    ) && from != state;
     if lost && volume.log.iter().any(|l| l.valid && l.plex != uuid) {
         for log in volume.log.iter_mut().filter(|l| l.plex == uuid) {
             log.valid = false;

@@ -64,6 +64,7 @@ fn feed(n: u128) -> Feed {
         mode: FeedMode::Async,
         intent: FeedIntent::Attached,
         consistent: false,
+        settled: false,
         seeded: false,
         map_slot: 99,
         rate: 0,
@@ -256,6 +257,17 @@ fn plexes_come_and_go() {
     let one = detach_plex(&two, "web", 0).unwrap();
     assert_eq!(check(&one), []);
     assert_eq!(one.volumes[0].plexes[0].number, 1);
+    // Numbers are not given again, slots are.
+    let again = attach_plex(&one, "web", Layout::Concat, &[], uuid(5002)).unwrap();
+    let again = set_plex_state(&again, "web", 2, PlexState::Active).unwrap();
+    let again = detach_plex(&again, "web", 2).unwrap();
+    let again = attach_plex(&again, "web", Layout::Concat, &[], uuid(5003)).unwrap();
+    assert_eq!(check(&again), []);
+    let third = &again.volumes[0].plexes[1];
+    assert_eq!((third.number, third.map_slot), (3, 1));
+    // A plex that is taken off takes its log copy along.
+    let off = set_plex_state(&two, "web", 1, PlexState::Offline).unwrap();
+    assert!(!off.volumes[0].log[1].valid && off.volumes[0].log[0].valid);
     let error = set_plex_state(&one, "web", 1, PlexState::Stale).unwrap_err();
     assert!(matches!(error, PlanError::LastActivePlex { .. }));
     let error = set_plex_state(&two, "web", 1, PlexState::Empty).unwrap_err();
@@ -301,6 +313,14 @@ fn a_missing_disk_makes_its_plex_stale_unless_it_is_the_last() {
     assert_eq!(resolved.log.len(), 1);
     let back = mark_pv_returned(&lost, on(&vg, 0), "/dev/x").unwrap();
     assert_eq!(back.volumes[0].plexes[0].state, PlexState::Stale);
+    let emptied = revive_plexes(&back, on(&vg, 0), true);
+    assert_eq!(emptied.volumes[0].plexes[0].state, PlexState::Empty);
+    // Never the one that the volume lives on.
+    let untouched = revive_plexes(&back, on(&vg, 1), true);
+    assert_eq!(untouched, back);
+    let failed = set_plex_state(&vg, "m", 0, PlexState::Failed).unwrap();
+    let revived = revive_plexes(&failed, on(&vg, 0), false);
+    assert_eq!(revived.volumes[0].plexes[0].state, PlexState::Stale);
     assert!(matches!(
         reduce_group(&vg, &[on(&vg, 0)]),
         Err(PlanError::InUse { .. })

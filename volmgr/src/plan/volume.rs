@@ -170,6 +170,7 @@ pub fn create_volume(
             current: uuids(),
             history: Vec::new(),
         },
+        next_plex: 0,
         plexes: Vec::new(),
         log: Vec::new(),
         feeds: Vec::new(),
@@ -198,13 +199,8 @@ pub(super) fn add_plex(
     log_valid: bool,
 ) -> Result<(), PlanError> {
     let map_slot = super::free_slot(volume)?;
-    // Never reused while the volume lives, as far as the plexes that are left tell.
-    let number = volume
-        .plexes
-        .iter()
-        .map(|p| p.number + 1)
-        .max()
-        .unwrap_or(0);
+    let above = volume.plexes.iter().map(|p| p.number.saturating_add(1));
+    let number = above.fold(volume.next_plex, u32::max);
     let mut subdisks = Vec::new();
     let columns = match layout {
         Layout::Concat => 1,

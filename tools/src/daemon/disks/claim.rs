@@ -155,6 +155,12 @@ impl FilePv {
         self.epoch
     }
 
+    /// Counts as opened anew, still under the same claim: who has the disk open by the old number
+    /// opens it again.
+    pub fn renew(&mut self) {
+        self.epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Looks again how large it is.
     pub fn refresh_size(&mut self) -> io::Result<()> {
         self.size = self.size_now()?;

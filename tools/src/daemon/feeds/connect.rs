@@ -15,7 +15,7 @@ use feedplex::wire::control::{Message, PROTOCOL_VERSION, RefusalCode, Refused, S
 use feedplex::wire::preamble::{self, Kind, Preamble};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +45,7 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
             pause(&entry, Duration::from_secs(2)).await;
             continue;
         }
+        let began = Instant::now();
         let reason = match attempt(&feeds, &entry).await {
             Ok(Outcome { reason, text }) => {
                 match reason {
@@ -77,6 +78,10 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
                 CloseReason::Refused(RefusalCode::Access)
             }
         };
+        if began.elapsed() > BACKOFF_MAX {
+            // It was a session, not one more failure.
+            backoff = BACKOFF_MIN;
+        }
         match reason {
             CloseReason::Swapped => {
                 backoff = BACKOFF_MIN;
@@ -91,9 +96,6 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
             _ => {}
-        }
-        if entry.status().state == FeedState::Live {
-            backoff = BACKOFF_MIN;
         }
     }
 }

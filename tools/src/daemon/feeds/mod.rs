@@ -45,6 +45,9 @@ use volmgr::plan;
 /// How long a session may take to end when its volume is deactivated.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time a lane gets to answer a question for a listing.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The feeds.
 pub struct Feeds {
     /// The node.
@@ -235,6 +238,27 @@ impl Feeds {
         }
     }
 
+    /// Asks the lanes how much each feed misses now.
+    async fn refresh(&self) {
+        let entries: Vec<_> = self.entries().values().cloned().collect();
+        for entry in entries {
+            let (Some((_, feed)), Some(lane)) = (self.record(&entry), self.node.lane(&entry.lv()))
+            else {
+                continue;
+            };
+            if !is_tracked(&feed) {
+                continue;
+            }
+            let asked = lane.dirty(vec![FeedId(feed.map_slot)], Vec::new());
+            // A lane that is busy or stopping is no reason to have no listing.
+            if let Ok(Ok((dirty, _))) = tokio::time::timeout(ASK_TIMEOUT, asked).await
+                && let Some(dirty) = dirty.first()
+            {
+                entry.update(|status| status.dirty = *dirty);
+            }
+        }
+    }
+
     /// The same for a feed without a session.
     async fn look_idle(&self, entry: &FeedEntry) {
         if let Some(lane) = self.node.lane(&entry.lv()) {
@@ -261,12 +285,22 @@ impl FeedService for Feeds {
         Box::pin(verbs::run(self, ctx, command))
     }
 
-    fn rows(&self, kind: ReportKind, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
-        match kind {
-            ReportKind::Feed => rows::feeds(self, lv, peer),
-            ReportKind::Point => rows::points(self, lv, peer),
-            _ => Vec::new(),
-        }
+    fn rows<'a>(
+        &'a self,
+        kind: ReportKind,
+        lv: Option<&'a LvName>,
+        peer: Option<&'a str>,
+    ) -> BoxFuture<'a, Vec<Row>> {
+        Box::pin(async move {
+            match kind {
+                ReportKind::Feed => {
+                    self.refresh().await;
+                    rows::feeds(self, lv, peer)
+                }
+                ReportKind::Point => rows::points(self, lv, peer),
+                _ => Vec::new(),
+            }
+        })
     }
 
     fn describe(&self, lv: &LvName) -> Vec<String> {

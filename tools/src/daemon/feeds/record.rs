@@ -1,6 +1,5 @@
 //! Between a feed's record in the group's metadata and what a session knows of it.
 
-use crate::api::LvName;
 use feedplex::generation::{Intent, Lineage, Role};
 use feedplex::session::{RecordChange, SinkContent};
 use feedplex::wire::control::Handshake;
@@ -20,6 +19,8 @@ pub struct Ask {
     pub discard_local: bool,
     /// Exchange the roles.
     pub swap: bool,
+    /// The exchange of roles that the peer is about to bring was asked for here: it needs no right.
+    pub consent: bool,
     /// Begin again where the feed ended at a point or was paused.
     pub attach: bool,
 }
@@ -80,6 +81,7 @@ pub fn facts(
         target: feed.peer_lv.clone(),
         create: ask.create,
         volume: volume.uuid,
+        name: format!("{}/{}", group.name, volume.name),
         size: volume.extents.saturating_mul(group.extent_size),
         region_size: volume.region_size,
         role: role_of(feed.direction),
@@ -212,7 +214,7 @@ fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u6
 pub fn provisional(
     feed: Uuid,
     peer: &str,
-    peer_lv: &LvName,
+    peer_lv: &str,
     direction: Direction,
     initiator: bool,
     mode: FeedMode,
@@ -221,7 +223,7 @@ pub fn provisional(
     Feed {
         uuid: feed,
         peer: peer.to_owned(),
-        peer_lv: peer_lv.to_string(),
+        peer_lv: peer_lv.to_owned(),
         direction,
         role_epoch: 1,
         initiator,
@@ -244,10 +246,7 @@ mod tests {
         let feed = provisional(
             Uuid::from_u128(7),
             "b",
-            &LvName {
-                vg: "vg".into(),
-                lv: "lv".into(),
-            },
+            "vg/lv",
             Direction::In,
             false,
             FeedMode::Async,
@@ -265,6 +264,7 @@ mod tests {
                 current: Uuid::from_u128(2),
                 history: Vec::new(),
             },
+            next_plex: 0,
             plexes: Vec::new(),
             log: Vec::new(),
             feeds: vec![feed],

@@ -31,8 +31,11 @@ pub fn state_of_name(name: &str) -> Option<FeedState> {
         .find(|state| state_name(*state) == name)
 }
 
-/// Every feed with its volume, running here or only recorded.
-fn all(feeds: &Feeds) -> Vec<(LvName, Volume, Feed, Option<Arc<FeedEntry>>, u64)> {
+/// A feed with its volume, as it runs here if it does, and the volume's size in bytes.
+type Found = (LvName, Volume, Feed, Option<Arc<FeedEntry>>, u64);
+
+/// Every feed, running here or only recorded.
+fn all(feeds: &Feeds) -> Vec<Found> {
     let mut found = Vec::new();
     for view in feeds.node.groups.views() {
         for volume in &view.group.volumes {

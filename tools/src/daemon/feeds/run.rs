@@ -1,34 +1,29 @@
 //! Drives one session: its connection, streams, commits and lane.
 
+mod lane;
+mod local;
+mod streams;
+
+pub use streams::end_threads;
+
 use super::Feeds;
 use super::control_io::{ControlIoError, ControlWriter, split};
 use super::entry::{FeedEntry, Running};
-use super::record::{self, Ask};
+use super::record::Ask;
 use super::sink::SinkStreams;
 use super::source::SourceStreams;
 use super::target::Opened;
 use crate::lane::LaneHandle;
-use blockio::ByteRange;
 use feedplex::generation::Role;
 use feedplex::identity::Fingerprint;
-use feedplex::session::{
-    Action, CloseReason, CommitId, Event, FeedState, FreshIds, LocalFeed, MapChange, RecordChange,
-    Rights, Session, SessionConfig,
-};
-use feedplex::streams::StreamThread;
+use feedplex::session::{Action, CloseReason, CommitId, Event, FeedState, RecordChange, Session};
 use feedplex::transport::{Connection, DataStream};
-use feedplex::wire::control::{
-    BITMAP_CHUNK_MAX, Bitmap, Handshake, Hello, Message, RefusalCode, Refused, StreamsOffer,
-    WireRange,
-};
-use feedplex::wire::preamble::Token;
-use regionmap::RegionMap;
+use feedplex::wire::control::{Handshake, Hello, Message, RefusalCode, Refused};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use uuid::Uuid;
-use volmgr::engine::FeedId;
 
 /// Data streams per feed: the live stream and one for bulk.
 const STREAMS: u16 = 2;
@@ -174,6 +169,13 @@ impl Driver {
                         if !reason.is_empty() {
                             last_word.clone_from(&reason);
                         }
+                        if matches!(
+                            state,
+                            FeedState::FullSync | FeedState::Resync | FeedState::Live
+                        ) {
+                            // Whoever waits learns at once how much there is, and that nothing is left.
+                            self.look().await;
+                        }
                         self.report(state, reason);
                     }
                     Action::Close(why) => {
@@ -198,7 +200,7 @@ impl Driver {
                 },
                 // The driver holds a sender itself, so the channel does not end.
                 Some(event) = self.event_inbox.recv() => self.complete(event),
-                streams = next_streams(&mut self.streams_inbox) => match self.start(streams) {
+                streams = streams::next_streams(&mut self.streams_inbox) => match self.start(streams) {
                     Ok(()) => Event::StreamsUp,
                     Err(text) => {
                         last_word = text;
@@ -293,103 +295,6 @@ impl Driver {
         }
     }
 
-    /// The actions that are the lane's.
-    async fn engine(&mut self, action: Action) -> Vec<Event> {
-        let Some(bound) = &self.bound else {
-            return vec![Event::Disconnected];
-        };
-        let Some(feed) = self.feeds.feed_id(&bound.entry) else {
-            return vec![Event::Disconnected];
-        };
-        let lane = bound.lane.clone();
-        let result = match action {
-            Action::FeedOnline => match &self.streams {
-                Streams::Source(source) => lane.feed_attach(feed, source.outlet()).await,
-                _ => return vec![Event::Disconnected],
-            },
-            Action::FeedResume => lane.feed_resume(feed).await,
-            Action::FeedOffline => lane.feed_offline(feed).await,
-            Action::SetDirty(ranges) => {
-                let map = self.map_of_ranges(&ranges);
-                lane.merge_feed_map(feed, map).await
-            }
-            Action::MergeMap {
-                region_size,
-                bitmap,
-            } => {
-                let map = self.map_of_bitmap(region_size, &bitmap);
-                lane.merge_feed_map(feed, map).await
-            }
-            Action::ExportMap => match lane.feed_map(feed).await {
-                Ok(map) => return export(&map),
-                Err(error) => Err(error),
-            },
-            Action::RequestMark { point } => {
-                let events = self.events.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = lane.mark(feed, point, true).await {
-                        tracing::debug!(%error, "a mark failed");
-                        // The session may be over.
-                        let _gone = events.send(Event::MarkFailed { point });
-                    }
-                });
-                Ok(())
-            }
-            other => {
-                tracing::error!(?other, "an action that nobody carries out");
-                Ok(())
-            }
-        };
-        match result {
-            Ok(()) => Vec::new(),
-            Err(error) => {
-                tracing::warn!(%error, peer = self.peer.name, "the volume's data path failed a feed");
-                vec![Event::Disconnected]
-            }
-        }
-    }
-
-    fn empty_map(&self) -> RegionMap {
-        let (size, region) = self
-            .bound
-            .as_ref()
-            .and_then(|bound| self.feeds.geometry(&bound.entry))
-            .unwrap_or((0, 65536));
-        RegionMap::new(size, region)
-    }
-
-    fn map_of_ranges(&self, ranges: &[WireRange]) -> RegionMap {
-        let mut map = self.empty_map();
-        let whole = ByteRange::new(0, map.size());
-        for range in ranges {
-            let range = ByteRange::checked(range.offset, range.length);
-            if let Some(inside) = range.and_then(|range| range.intersection(whole)) {
-                map.set_range(inside);
-            }
-        }
-        map
-    }
-
-    fn map_of_bitmap(&self, region_size: u64, bitmap: &Bitmap) -> RegionMap {
-        let mut map = self.empty_map();
-        let whole = ByteRange::new(0, map.size());
-        for (index, byte) in bitmap.bits.iter().enumerate() {
-            for bit in (0..8u64).filter(|bit| byte & (1 << bit) != 0) {
-                let region = bitmap
-                    .first_region
-                    .saturating_add(index as u64 * 8)
-                    .saturating_add(bit);
-                let range = region
-                    .checked_mul(region_size)
-                    .and_then(|start| ByteRange::checked(start, region_size));
-                if let Some(inside) = range.and_then(|range| range.intersection(whole)) {
-                    map.set_range(inside);
-                }
-            }
-        }
-        map
-    }
-
     async fn open(&mut self, handshake: Handshake) -> Event {
         let feeds = self.feeds.clone();
         match feeds.open_target(&self.peer, &handshake).await {
@@ -416,7 +321,7 @@ impl Driver {
             return Event::CommitFailed(id, "no feed".into());
         };
         let role = self.session.role();
-        match commit(&self.feeds, &bound.entry, &bound.lane, &change).await {
+        match local::commit(&self.feeds, &bound.entry, &bound.lane, &change).await {
             Ok(()) => {
                 if let Some(role) = role {
                     bound.entry.set_running(Some(Running {
@@ -428,72 +333,6 @@ impl Driver {
             }
             Err(text) => Event::CommitFailed(id, text),
         }
-    }
-
-    fn open_streams(&mut self, offer: StreamsOffer, connect: bool) {
-        let (sender, inbox) = mpsc::channel(1);
-        self.streams_inbox = Some(inbox);
-        let (feeds, peer) = (self.feeds.clone(), self.peer.clone());
-        if connect {
-            tokio::spawn(async move {
-                let streams = feeds.connect_streams(&peer.name, &offer).await;
-                // The session may be over.
-                let _gone = sender.send(streams).await;
-            });
-            return;
-        }
-        let count = offer.count;
-        let arrivals = self
-            .feeds
-            .registry
-            .expect(offer.session, offer.token, peer.proved, count);
-        self.expected = Some(offer.session);
-        tokio::spawn(async move {
-            let streams = tokio::time::timeout(STREAMS_TIMEOUT, collect(arrivals, count)).await;
-            let streams = streams.unwrap_or_else(|_| Err("the data streams did not come".into()));
-            // The session may be over.
-            let _gone = sender.send(streams).await;
-        });
-    }
-
-    /// All data streams are there: their threads start.
-    fn start(&mut self, streams: Result<Vec<DataStream>, String>) -> Result<(), String> {
-        let streams = streams?;
-        let bound = self.bound.as_ref().ok_or("no feed")?;
-        let name = bound.entry.lv().lv;
-        let on_end = || {
-            let events = self.events.clone();
-            let end: feedplex::streams::OnEnd = Box::new(move |result| {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a data stream ended");
-                }
-                // The session may be over.
-                let _gone = events.send(Event::Disconnected);
-            });
-            end
-        };
-        let failed = |error: std::io::Error| format!("cannot start a data stream: {error}");
-        self.streams = match self.session.role() {
-            Some(Role::Source) => Streams::Source(
-                SourceStreams::start(&name, streams, &bound.lane, &bound.entry, on_end)
-                    .map_err(failed)?,
-            ),
-            Some(Role::Sink) => {
-                let sink = SinkStreams::start(
-                    &name,
-                    streams,
-                    &bound.lane,
-                    &bound.entry,
-                    self.events.clone(),
-                    on_end,
-                )
-                .map_err(failed)?;
-                sink.acknowledge(self.events.clone());
-                Streams::Sink(sink)
-            }
-            None => return Err("data streams before there is a role".into()),
-        };
-        Ok(())
     }
 
     fn deliver(&mut self, message: Message) {
@@ -593,178 +432,6 @@ impl Driver {
             CloseReason::Lost => "the connection is gone".into(),
             CloseReason::Failed => "failed".into(),
             CloseReason::Stopped => "stopped".into(),
-        }
-    }
-}
-
-async fn next_streams(
-    inbox: &mut Option<mpsc::Receiver<Result<Vec<DataStream>, String>>>,
-) -> Result<Vec<DataStream>, String> {
-    match inbox {
-        Some(receiver) => {
-            let streams = receiver.recv().await;
-            *inbox = None;
-            streams.unwrap_or_else(|| Err("the data streams did not come".into()))
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Puts arriving streams in the order of their numbers.
-async fn collect(
-    mut arrivals: mpsc::Receiver<(u16, DataStream)>,
-    count: u16,
-) -> Result<Vec<DataStream>, String> {
-    let mut streams: Vec<Option<DataStream>> = Vec::new();
-    streams.resize_with(usize::from(count), || None);
-    for _ in 0..count {
-        let (number, stream) = arrivals.recv().await.ok_or("the session is over")?;
-        match streams.get_mut(usize::from(number)) {
-            Some(slot) if slot.is_none() => *slot = Some(stream),
-            _ => return Err(format!("data stream {number} came twice")),
-        }
-    }
-    Ok(streams.into_iter().flatten().collect())
-}
-
-/// Stops threads and waits for them, off the runtime's threads.
-pub async fn end_threads(threads: Vec<StreamThread>) {
-    threads.iter().for_each(StreamThread::stop);
-    let joined = tokio::task::spawn_blocking(move || {
-        for thread in threads {
-            if thread.join(Duration::from_secs(20)).is_err() {
-                tracing::error!("a data stream's thread does not end");
-            }
-        }
-    });
-    if joined.await.is_err() {
-        tracing::error!("a data stream's thread panicked");
-    }
-}
-
-fn export(map: &RegionMap) -> Vec<Event> {
-    let per_chunk = BITMAP_CHUNK_MAX as u64 * 8;
-    let mut events = Vec::new();
-    let mut first = 0;
-    while first < map.regions() {
-        let count = per_chunk.min(map.regions() - first);
-        let mut bits = vec![0u8; count.div_ceil(8) as usize];
-        let mut any = false;
-        for region in (first..first + count).filter(|region| map.is_set(*region)) {
-            let at = region - first;
-            bits[(at / 8) as usize] |= 1 << (at % 8);
-            any = true;
-        }
-        if any {
-            events.push(Event::MapChunk(Bitmap {
-                first_region: first,
-                bits,
-            }));
-        }
-        first += count;
-    }
-    events.push(Event::MapEnd);
-    events
-}
-
-/// Carries out a change of a feed's record, with the maps before and after it.
-async fn commit(
-    feeds: &Arc<Feeds>,
-    entry: &Arc<FeedEntry>,
-    lane: &LaneHandle,
-    change: &RecordChange,
-) -> Result<(), String> {
-    let failed = |error: crate::lane::LaneError| error.to_string();
-    if matches!(change, RecordChange::Session { .. }) && entry.provisional().is_some() {
-        // Without epochs, which no session takes for known: the map comes before they do.
-        feeds.commit_provisional(entry).await?;
-    }
-    let map = match change {
-        RecordChange::Session { map, .. } | RecordChange::Confirmed { map, .. } => *map,
-        _ => MapChange::Keep,
-    };
-    let id: FeedId = feeds.feed_id(entry).ok_or("the feed's record is gone")?;
-    if map == MapChange::AllDirty {
-        lane.set_all_dirty(id).await.map_err(failed)?;
-    }
-    feeds.commit_change(entry, |volume| record::apply(volume, entry.uuid, change))?;
-    if map == MapChange::Clear {
-        lane.clear_feed_map(id).await.map_err(failed)?;
-    }
-    feeds.reconfigure(entry).await?;
-    entry.committed();
-    Ok(())
-}
-
-impl Feeds {
-    /// What every session needs.
-    pub(super) fn session_config(&self) -> SessionConfig {
-        SessionConfig {
-            node: self.node.identity.uuid,
-            name: self.node.identity.name.clone(),
-            fingerprint: self.node.key.fingerprint().to_string(),
-            fresh: FreshIds {
-                epoch: Uuid::new_v4(),
-                session: Uuid::new_v4(),
-                token: {
-                    let mut token = [0u8; 32];
-                    token[..16].copy_from_slice(Uuid::new_v4().as_bytes());
-                    token[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-                    Token(token)
-                },
-                generations: [Uuid::new_v4(), Uuid::new_v4()],
-            },
-            streams: STREAMS,
-            wall_time: crate::daemon::events::now(),
-        }
-    }
-
-    /// This side's feed as recorded, for a session.
-    pub(super) async fn local_feed(
-        &self,
-        entry: &FeedEntry,
-        lane: &LaneHandle,
-        ask: &Ask,
-    ) -> Result<LocalFeed, String> {
-        let (view, volume) = self.node.volume(&entry.lv()).ok_or("the volume is gone")?;
-        let recorded = volume.feeds.iter().find(|feed| feed.uuid == entry.uuid);
-        let feed = match (recorded.cloned(), entry.provisional()) {
-            (Some(feed), _) => feed,
-            (None, Some(feed)) => feed,
-            (None, None) => return Err("the feed is gone".into()),
-        };
-        let tracked = recorded.is_some_and(super::is_tracked);
-        let dirty_bytes = if tracked {
-            let (feeds, _) = lane
-                .dirty(vec![FeedId(feed.map_slot)], Vec::new())
-                .await
-                .map_err(|error| error.to_string())?;
-            feeds.first().copied().unwrap_or(0)
-        } else {
-            0
-        };
-        let rights = self.rights(&entry.peer, &entry.lv());
-        let facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
-        Ok(LocalFeed {
-            facts,
-            rights,
-            dirty_bytes,
-        })
-    }
-
-    /// What a peer may do with a volume here.
-    pub(super) fn rights(&self, peer: &str, lv: &crate::api::LvName) -> Rights {
-        use feedplex::access::{Right, Rules};
-        let rules = self
-            .node
-            .peers
-            .get(peer)
-            .and_then(|peer| Rules::parse(&peer.allow).ok())
-            .unwrap_or_default();
-        let name = lv.to_string();
-        Rights {
-            feed: rules.allows(Right::Feed, &name),
-            read: rules.allows(Right::Read, &name),
         }
     }
 }

@@ -19,6 +19,10 @@ use uuid::Uuid;
 /// Longest time that something applied stays not durable, while more is coming.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
+/// Bytes applied after which they are made durable though more is coming: well below what a source
+/// has in bulk flight (`max_bulk_copies` times `bulk_bytes` of its engine), so that it need not wait.
+const FLUSH_BYTES: u64 = 16 << 20;
+
 /// Silence after which everything applied is made durable at once.
 const FLUSH_IDLE: Duration = Duration::from_millis(20);
 
@@ -37,6 +41,8 @@ struct Device {
     lane: LaneHandle,
     events: mpsc::UnboundedSender<Event>,
     under_way: AtomicU64,
+    /// Bytes applied since the start.
+    written: AtomicU64,
     ended: Notify,
     grants: Mutex<HashMap<u64, crate::lane::WriteGrant>>,
 }
@@ -57,6 +63,7 @@ impl SinkStreams {
             lane: lane.clone(),
             events,
             under_way: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             ended: Notify::new(),
             grants: Mutex::new(HashMap::new()),
         });
@@ -97,29 +104,51 @@ impl SinkStreams {
     pub fn acknowledge(&self, events: mpsc::UnboundedSender<Event>) {
         let (progress, moved, lane) =
             (self.progress.clone(), self.moved.clone(), self.lane.clone());
+        let device = self.device.clone();
         tokio::spawn(async move {
             let mut told = vec![(0u64, 0u64); progress.len()];
-            let mut flushed = Instant::now();
+            // Since when something is applied and not durable; bytes written before the last flush.
+            let mut volatile: Option<Instant> = None;
+            let mut flushed_bytes = 0;
             loop {
-                tokio::select! {
-                    () = moved.notified() => {}
-                    () = events.closed() => return,
-                }
-                // Wait for more to come, but neither for ever nor without end.
-                while flushed.elapsed() < FLUSH_EVERY {
-                    let more = tokio::time::timeout(FLUSH_IDLE, moved.notified()).await;
-                    if more.is_err() {
-                        break;
+                let idle = async {
+                    match volatile {
+                        Some(_) => tokio::time::sleep(FLUSH_IDLE).await,
+                        None => std::future::pending().await,
                     }
-                }
+                };
+                let silent = tokio::select! {
+                    () = moved.notified() => false,
+                    () = idle => true,
+                    () = events.closed() => return,
+                };
                 if progress.iter().any(|p| p.applied() > p.durable()) {
-                    flush(&lane, &progress).await;
+                    let since = *volatile.get_or_insert_with(Instant::now);
+                    let bytes = device.written.load(Ordering::Relaxed);
+                    let much = bytes.wrapping_sub(flushed_bytes) >= FLUSH_BYTES;
+                    if silent || much || since.elapsed() >= FLUSH_EVERY {
+                        if !flush(&lane, &progress).await {
+                            // A later flush may succeed though the kernel has dropped what this one
+                            // was about. Not acknowledged, it is sent again in the next session.
+                            let error = IoError::new(blockio::IoErrorKind::Medium);
+                            progress.iter().for_each(|p| p.fail(error));
+                            return;
+                        }
+                        flushed_bytes = bytes;
+                        volatile = None;
+                        // What came during the flush has its own time from now on.
+                        if progress.iter().any(|p| p.applied() > p.durable()) {
+                            volatile = Some(Instant::now());
+                        }
+                    }
+                } else {
+                    volatile = None;
                 }
-                flushed = Instant::now();
                 for (stream, (p, told)) in progress.iter().zip(&mut told).enumerate() {
                     let durable = p.durable();
                     let now = (p.applied().max(durable), durable);
-                    if now != *told {
+                    // Only what is durable is waited for; the rest is told along with it.
+                    if now.1 != told.1 {
                         *told = now;
                         let ack = Ack {
                             stream: stream as u16,
@@ -220,11 +249,13 @@ impl Device {
         }
     }
 
-    /// Counts an operation until it is done.
-    fn counted(self: &Arc<Self>, done: DoneFn) -> crate::lane::DoneFn {
+    /// Counts an operation until it is done, and then its bytes.
+    fn counted(self: &Arc<Self>, bytes: u64, done: DoneFn) -> crate::lane::DoneFn {
         self.begin();
         let device = self.clone();
         Box::new(move |result| {
+            // Before `done` wakes who looks at it.
+            device.written.fetch_add(bytes, Ordering::Relaxed);
             done(result);
             device.end();
         })
@@ -270,13 +301,16 @@ impl SinkDevice for Handle {
     fn end_write(&self, grant: WriteGrant, results: Vec<Result<(), IoError>>, done: DoneFn) {
         let held = self.0.grants().remove(&grant.id);
         match held {
-            Some(held) => self.0.lane.end_write(held, results, self.0.counted(done)),
+            Some(held) => {
+                let done = self.0.counted(held.range.len(), done);
+                self.0.lane.end_write(held, results, done);
+            }
             None => done(Err(IoError::new(blockio::IoErrorKind::Invalid))),
         }
     }
 
     fn submit(&self, op: Op, range: ByteRange, flags: Flags, bytes: Option<Vec<u8>>, done: DoneFn) {
-        let done = self.0.counted(done);
+        let done = self.0.counted(range.len(), done);
         self.0
             .lane
             .submit(op, range, flags, bytes.unwrap_or_default(), done);

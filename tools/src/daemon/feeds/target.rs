@@ -184,7 +184,7 @@ impl Feeds {
         made: bool,
     ) -> Result<Opened, Refused> {
         let local = |error: String| refuse(RefusalCode::Local, error);
-        if !self.node.lane(lv).is_some() {
+        if self.node.lane(lv).is_none() {
             crate::daemon::active::activate(&self.node, lv, None)
                 .await
                 .map_err(|failure| local(failure.to_string()))?;
@@ -231,12 +231,13 @@ impl Feeds {
         let entry = match self.entry(handshake.feed) {
             Some(entry) => entry,
             None => {
-                // The peer's own name of its volume is in its handshake's volume UUID only; the
-                // record shows what the admin over there called it.
-                let peer_lv = LvName {
-                    vg: lv.vg.clone(),
-                    lv: lv.lv.clone(),
-                };
+                // For listings; whatever it is, nothing here depends on it.
+                let peer_lv: String = handshake
+                    .name
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(2 * volmgr::names::NAME_MAX + 1)
+                    .collect();
                 let feed = recorded.cloned().unwrap_or_else(|| {
                     record::provisional(
                         handshake.feed,

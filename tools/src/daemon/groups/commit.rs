@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub disks: BTreeMap<Uuid, FilePv>,
     /// Why the group cannot be used.
     pub trouble: Option<String>,
+    /// Disks that have gone while this daemon runs, and which they were.
+    pub gone: BTreeMap<Uuid, DiskKey>,
 }
 
 impl Entry {
@@ -46,6 +48,7 @@ impl Entry {
             group,
             disks,
             trouble: None,
+            gone: BTreeMap::new(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Entry {
             }
             for failure in report.failed {
                 if let Some(disk) = self.disks.remove(&failure.pv) {
+                    self.gone.insert(failure.pv, disk.key());
                     news.push((
                         "pv-failed",
                         disk.path().display().to_string(),

@@ -5,6 +5,7 @@
 
 mod archive;
 mod commit;
+mod returns;
 mod scan;
 mod view;
 

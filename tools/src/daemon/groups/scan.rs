@@ -6,6 +6,7 @@
 //! with the version that stands.
 
 use super::commit::Entry;
+use super::returns::{self, Content};
 use super::{Groups, News, Orphan, Slot};
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use crate::daemon::verbs::chain;
@@ -35,15 +36,11 @@ enum Key {
 }
 
 impl Groups {
-    /// Looks at these paths; `known` are those where a PV was before. Blocks.
+    /// Looks at these paths; `known` are those where a PV was before. [`Groups::drop_gone`] comes
+    /// first. Blocks.
     pub fn scan(&self, paths: &BTreeSet<PathBuf>, known: &BTreeSet<PathBuf>) -> ScanOutcome {
         let mut outcome = ScanOutcome::default();
         let slots: Vec<Arc<Slot>> = self.read().groups.values().cloned().collect();
-        for slot in &slots {
-            drop_gone(slot, &mut outcome);
-        }
-        self.drop_gone_orphans(&mut outcome);
-
         let mut scans: Vec<(Key, PvScan)> = Vec::new();
         let mut seen = BTreeSet::new();
         for path in paths {
@@ -161,19 +158,6 @@ impl Groups {
         }
     }
 
-    fn drop_gone_orphans(&self, outcome: &mut ScanOutcome) {
-        self.write().orphans.retain(|_, orphan| {
-            let there = is_there(&orphan.disk, orphan.uuid);
-            if !there {
-                outcome.warnings.push(format!(
-                    "{}: the PV is not there any more",
-                    orphan.disk.path().display()
-                ));
-            }
-            there
-        });
-    }
-
     fn insert(&self, entry: Entry, outcome: &mut ScanOutcome) {
         let same_name = self.view(&entry.group.name).is_some();
         let mut entry = entry;
@@ -248,6 +232,7 @@ fn open(
         group,
         disks,
         trouble,
+        gone: BTreeMap::new(),
     };
     if entry.trouble.is_none() && !entry.group.exported {
         take_back(&mut entry, returning, outcome);
@@ -359,28 +344,50 @@ fn take_back(entry: &mut Entry, returning: Vec<(Uuid, FilePv)>, outcome: &mut Sc
     }
     let mut paths = Vec::new();
     for (uuid, disk) in returning {
+        let lost = match returns::content(entry, &disk, uuid) {
+            Content::Kept => false,
+            Content::Lost => true,
+            Content::Refused(why) => {
+                outcome
+                    .warnings
+                    .push(format!("{}: not taken back: {why}", disk.path().display()));
+                continue;
+            }
+        };
         if let Some(store) = &mut entry.store {
             store.forget(uuid);
         }
-        paths.push((uuid, disk.path().display().to_string()));
+        paths.push((uuid, disk.path().display().to_string(), lost));
         entry.disks.insert(uuid, disk);
     }
+    if paths.is_empty() {
+        return false;
+    }
     let result = entry.commit(|group| {
-        paths.iter().try_fold(group.clone(), |group, (uuid, path)| {
-            plan::mark_pv_returned(&group, *uuid, path)
-        })
+        paths
+            .iter()
+            .try_fold(group.clone(), |group, (uuid, path, lost)| {
+                let group = plan::mark_pv_returned(&group, *uuid, path)?;
+                Ok::<_, plan::PlanError>(plan::revive_plexes(&group, *uuid, *lost))
+            })
     });
     match result {
         Ok(news) => {
             outcome.events.extend(news);
-            for (uuid, path) in paths {
-                let text = format!("disk {uuid} of {} is back", entry.group.name);
+            for (uuid, path, lost) in paths {
+                entry.gone.remove(&uuid);
+                let how = if lost {
+                    ", its content is not trusted"
+                } else {
+                    ""
+                };
+                let text = format!("disk {uuid} of {} is back{how}", entry.group.name);
                 outcome.events.push(("pv-returned", path, text));
             }
             true
         }
         Err(error) => {
-            for (uuid, path) in paths {
+            for (uuid, path, _) in paths {
                 entry.disks.remove(&uuid);
                 outcome
                     .warnings
@@ -417,38 +424,4 @@ fn placeholder(assembly: &Assembly<Key>) -> Group {
             pvs: Vec::new(),
             volumes: Vec::new(),
         })
-}
-
-/// Forgets disks of a group that are not where they were: deleted, pulled, or overwritten.
-fn drop_gone(slot: &Slot, outcome: &mut ScanOutcome) {
-    let mut entry = slot.lock();
-    let gone: Vec<Uuid> = entry
-        .disks
-        .iter()
-        .filter(|(uuid, disk)| !is_there(disk, **uuid))
-        .map(|(uuid, _)| *uuid)
-        .collect();
-    for uuid in gone {
-        if let Some(disk) = entry.disks.remove(&uuid) {
-            let path = disk.path().display().to_string();
-            outcome.warnings.push(format!(
-                "{path}: disk of group {} is not there any more",
-                entry.group.name
-            ));
-            outcome.events.push((
-                "pv-gone",
-                path,
-                format!("disk {uuid} of {}", entry.group.name),
-            ));
-        }
-    }
-    slot.publish(&entry);
-}
-
-/// Is the disk still at its path, and still that PV?
-fn is_there(disk: &FilePv, uuid: Uuid) -> bool {
-    let mut disk = disk.clone();
-    disk.still_there()
-        && metadata::inspect(&mut disk)
-            .is_ok_and(|scan| scan.chosen_label().is_some_and(|label| label.pv == uuid))
 }

@@ -58,14 +58,24 @@ async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Resu
         return Ok(());
     }
     // What the plex misses is tracked by the engine, so the volume's state must not change under
-    // it: the commit first, then the engine. Until then it goes on writing to the plex, which
-    // does no harm.
+    // it: the commit first, then the engine. Until then it goes on writing to the plex, so that the
+    // plex misses nothing that is not in its map or in the dirty-region log, whenever a crash comes;
+    // the other order would leave a plex active in the metadata that has missed writes.
+    if state == PlexState::Stale {
+        super::plex::revive(ctx, lv, &[number], what)?;
+    }
     ctx.node
         .commit(&lv.vg, |group| {
-            plan::set_plex_state(group, &lv.lv, number, state)
+            let plex = group.volume(&lv.lv).and_then(|volume| volume.plex(number));
+            match plex.map(|plex| plex.state) {
+                // Its disk's content is not trusted: it is filled anew.
+                Some(PlexState::Empty) if state == PlexState::Stale => Ok(group.clone()),
+                _ => plan::set_plex_state(group, &lv.lv, number, state),
+            }
         })
         .map_err(|error| commit_failed(lv, what, error))?;
     active::reconfigure(&ctx.node, lv, &[]).await?;
+    active::adopt_logs(&ctx.node, lv).await?;
     ctx.node.event(
         "plex-state",
         &lv.to_string(),

@@ -9,6 +9,7 @@ mod lv_change;
 mod node;
 mod peer;
 mod plex;
+mod plex_sync;
 mod pv;
 mod report;
 mod size;
@@ -273,7 +274,7 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
-        Command::Plexsync { lv, verify } => plex::plexsync(ctx, lv, *verify).await,
+        Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, *verify).await,
         Command::Feedattach { .. }
         | Command::Feedwait { .. }
         | Command::Feedpause { .. }

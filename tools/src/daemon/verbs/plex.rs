@@ -1,19 +1,14 @@
-//! `plexattach`, `plexdetach`, `plexsync`: data plexes.
+//! `plexattach`, `plexdetach`: data plexes.
 
 use super::lv::{named_pvs, present};
 use super::vg::usable;
 use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number};
-use crate::api::{Failure, LvName, Progress};
+use crate::api::{Failure, LvName};
 use crate::daemon::{active, logs};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 use uuid::Uuid;
-use volmgr::model::{Layout, PlexState, Volume};
+use volmgr::model::{Layout, PlexState};
 use volmgr::plan;
-
-/// How often a waiting `plexsync` looks.
-const LOOK: Duration = Duration::from_millis(500);
-/// Without any progress for this long, `plexsync` gives up waiting.
-const STALLED: Duration = Duration::from_secs(60);
 
 /// `plexattach`: one more copy, on disks that the volume does not use yet; it fills online.
 pub async fn plexattach(ctx: &Ctx, lv: &LvName, pvs: &[String]) -> Result<(), Failure> {
@@ -110,80 +105,15 @@ pub async fn plexdetach(ctx: &Ctx, lv: &LvName, plex: &str, force: bool) -> Resu
     Ok(())
 }
 
-/// `plexsync`: waits until all plexes that can be are in step.
-pub async fn plexsync(ctx: &Ctx, lv: &LvName, verify: bool) -> Result<(), Failure> {
-    let what = "cannot sync";
-    usable(ctx, &lv.vg, what)?;
+/// Tries the disks of these plexes again where the plex has failed, or is to be brought on line.
+pub(super) fn revive(ctx: &Ctx, lv: &LvName, plexes: &[u32], what: &str) -> Result<(), Failure> {
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
-    if verify {
-        return Err(fail(
-            lv,
-            "cannot verify",
-            "comparing data plexes is not implemented yet",
-            "without --verify they are resynced",
-        ));
+    let chosen = volume.plexes.iter().filter(|p| plexes.contains(&p.number));
+    let pvs: BTreeSet<Uuid> = chosen.flat_map(|plex| volume.pvs_of(plex)).collect();
+    let news = tokio::task::block_in_place(|| ctx.node.groups.revive(&lv.vg, &pvs))
+        .map_err(|why| fail(lv, what, why, "is the disk all right?"))?;
+    for (kind, object, text) in &news {
+        ctx.node.event(kind, object, text);
     }
-    if ctx.would(&format!("resync the plexes of {lv}")) {
-        return Ok(());
-    }
-    if !waiting(&volume) {
-        ctx.out.message(format!("All plexes of {lv} are in step."));
-        return Ok(());
-    }
-    if !ctx.node.is_active(volume.uuid) {
-        return Err(fail(
-            lv,
-            what,
-            "it is not active",
-            format!("`volmgr lvchange -ay {lv}` first"),
-        ));
-    }
-    let mut least = u64::MAX;
-    let mut moved = Instant::now();
-    let mut before: Option<(u64, Instant)> = None;
-    let mut total = 0;
-    loop {
-        let (_, volume) = find_volume(&ctx.node, lv, what)?;
-        if !waiting(&volume) {
-            ctx.out.message(format!("All plexes of {lv} are in step."));
-            return Ok(());
-        }
-        let dirty: u64 = ctx.node.active.plex_dirty(&volume).await.values().sum();
-        let now = Instant::now();
-        total = total.max(dirty);
-        let rate = before.map_or(0, |(bytes, at)| {
-            let seconds = now.duration_since(at).as_secs_f64().max(0.001);
-            (bytes.saturating_sub(dirty) as f64 / seconds) as u64
-        });
-        before = Some((dirty, now));
-        ctx.out.progress(Progress {
-            what: "resync".into(),
-            done: total - dirty,
-            total,
-            rate,
-        });
-        if dirty < least {
-            least = dirty;
-            moved = now;
-        } else if now.duration_since(moved) > STALLED {
-            return Err(fail(
-                lv,
-                "resync does not get on",
-                format!("nothing was copied for {} s", STALLED.as_secs()),
-                "see `volmgr events`",
-            ));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = ctx.out.client_gone() => return Ok(()),
-        }
-    }
-}
-
-/// Is a plex on its way to be in step? Those taken off or failed are not.
-fn waiting(volume: &Volume) -> bool {
-    volume
-        .plexes
-        .iter()
-        .any(|plex| matches!(plex.state, PlexState::Syncing | PlexState::Stale))
+    Ok(())
 }

@@ -56,11 +56,11 @@ pub async fn report(
         }
         ReportKind::Feed => {
             if let Some(feeds) = node.feeds() {
-                rows = feeds.rows(kind, lv, peer);
+                rows = feeds.rows(kind, lv, peer).await;
             }
         }
         ReportKind::Point => match node.feeds() {
-            Some(feeds) => rows = feeds.rows(kind, lv, peer),
+            Some(feeds) => rows = feeds.rows(kind, lv, peer).await,
             None => {
                 for (view, volume) in volumes(&views, lv) {
                     point_rows(view, volume, peer, &mut rows);

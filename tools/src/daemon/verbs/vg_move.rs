@@ -259,17 +259,13 @@ pub async fn vgscan(ctx: &Ctx, paths: &[String]) -> Result<(), Failure> {
     if ctx.would("look for disks") {
         return Ok(());
     }
-    let outcome = tokio::task::block_in_place(|| ctx.node.rescan(&more));
-    for warning in outcome.warnings {
+    for warning in ctx.node.rescan(&more).await {
         ctx.out.warning(warning);
     }
     for path in &more {
         if let Err(error) = std::fs::metadata(path) {
             ctx.out.warning(format!("{}: {error}", path.display()));
         }
-    }
-    for vg in outcome.changed {
-        active::disks_changed(&ctx.node, &vg).await;
     }
     for view in ctx.node.groups.views() {
         let state = match (&view.trouble, view.group.exported, view.missing().len()) {

@@ -1,0 +1,120 @@
+//! What a session knows of this side, and how it changes this side's record.
+
+use super::super::Feeds;
+use super::super::entry::FeedEntry;
+use super::super::record::{self, Ask};
+use super::STREAMS;
+use crate::lane::LaneHandle;
+use feedplex::session::{FreshIds, LocalFeed, MapChange, RecordChange, Rights, SessionConfig};
+use feedplex::wire::preamble::Token;
+use std::sync::Arc;
+use uuid::Uuid;
+use volmgr::engine::FeedId;
+
+/// Carries out a change of a feed's record, with the maps before and after it.
+pub(super) async fn commit(
+    feeds: &Arc<Feeds>,
+    entry: &Arc<FeedEntry>,
+    lane: &LaneHandle,
+    change: &RecordChange,
+) -> Result<(), String> {
+    let failed = |error: crate::lane::LaneError| error.to_string();
+    if matches!(change, RecordChange::Session { .. }) && entry.provisional().is_some() {
+        // Without epochs, which no session takes for known: the map comes before they do.
+        feeds.commit_provisional(entry).await?;
+    }
+    let map = match change {
+        RecordChange::Session { map, .. } | RecordChange::Confirmed { map, .. } => *map,
+        _ => MapChange::Keep,
+    };
+    let id: FeedId = feeds.feed_id(entry).ok_or("the feed's record is gone")?;
+    if map == MapChange::AllDirty {
+        lane.set_all_dirty(id).await.map_err(failed)?;
+    }
+    feeds.commit_change(entry, |volume| record::apply(volume, entry.uuid, change))?;
+    if map == MapChange::Clear {
+        lane.clear_feed_map(id).await.map_err(failed)?;
+    }
+    feeds.reconfigure(entry).await?;
+    entry.committed();
+    Ok(())
+}
+
+impl Feeds {
+    /// What every session needs.
+    pub(in crate::daemon::feeds) fn session_config(&self) -> SessionConfig {
+        SessionConfig {
+            node: self.node.identity.uuid,
+            name: self.node.identity.name.clone(),
+            fingerprint: self.node.key.fingerprint().to_string(),
+            fresh: FreshIds {
+                epoch: Uuid::new_v4(),
+                session: Uuid::new_v4(),
+                token: {
+                    let mut token = [0u8; 32];
+                    token[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+                    token[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+                    Token(token)
+                },
+                generations: [Uuid::new_v4(), Uuid::new_v4()],
+            },
+            streams: STREAMS,
+            wall_time: crate::daemon::events::now(),
+        }
+    }
+
+    /// This side's feed as recorded, for a session.
+    pub(in crate::daemon::feeds) async fn local_feed(
+        &self,
+        entry: &FeedEntry,
+        lane: &LaneHandle,
+        ask: &Ask,
+    ) -> Result<LocalFeed, String> {
+        let (view, volume) = self.node.volume(&entry.lv()).ok_or("the volume is gone")?;
+        let recorded = volume.feeds.iter().find(|feed| feed.uuid == entry.uuid);
+        let feed = match (recorded.cloned(), entry.provisional()) {
+            (Some(feed), _) => feed,
+            (None, Some(feed)) => feed,
+            (None, None) => return Err("the feed is gone".into()),
+        };
+        let tracked = recorded.is_some_and(super::super::is_tracked);
+        let dirty_bytes = if tracked {
+            let (feeds, _) = lane
+                .dirty(vec![FeedId(feed.map_slot)], Vec::new())
+                .await
+                .map_err(|error| error.to_string())?;
+            feeds.first().copied().unwrap_or(0)
+        } else {
+            0
+        };
+        let rights = match ask.consent {
+            true => Rights {
+                feed: true,
+                read: true,
+            },
+            false => self.rights(&entry.peer, &entry.lv()),
+        };
+        let facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
+        Ok(LocalFeed {
+            facts,
+            rights,
+            dirty_bytes,
+        })
+    }
+
+    /// What a peer may do with a volume here.
+    pub(in crate::daemon::feeds) fn rights(&self, peer: &str, lv: &crate::api::LvName) -> Rights {
+        use feedplex::access::{Right, Rules};
+        let rules = self
+            .node
+            .peers
+            .get(peer)
+            .and_then(|peer| Rules::parse(&peer.allow).ok())
+            .unwrap_or_default();
+        let name = lv.to_string();
+        Rights {
+            feed: rules.allows(Right::Feed, &name),
+            read: rules.allows(Right::Read, &name),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `feedattach`: a new feed, or one that goes on from its point.
+
+use super::super::entry::FeedEntry;
+use super::super::record::{self, Ask};
+use super::super::{Feeds, is_tracked};
+use super::{ANSWER_TIMEOUT, find, next_attempt, remove_record};
+use crate::api::{Command, Failure, LvName};
+use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
+use feedplex::session::FeedState;
+use std::sync::Arc;
+use uuid::Uuid;
+use volmgr::model::{Direction, Feed, FeedIntent, FeedMode};
+
+pub(super) async fn attach(
+    feeds: &Feeds,
+    ctx: &Ctx,
+    lv: &LvName,
+    peer: &str,
+    command: &Command,
+) -> Result<(), Failure> {
+    let Command::Feedattach {
+        target,
+        mode,
+        create,
+        rate,
+        discard_peer,
+        ..
+    } = command
+    else {
+        return Err(wrong("request", "cannot attach", "not feedattach", ""));
+    };
+    let what = "cannot attach";
+    let (view, volume) = find_volume(&feeds.node, lv, what)?;
+    if feeds.node.peers.get(peer).is_none() {
+        return Err(fail(
+            lv,
+            what,
+            format!("no peer {peer}"),
+            "peeradd makes it known",
+        ));
+    }
+    let mode = match mode.as_deref() {
+        None | Some("async") => FeedMode::Async,
+        Some("sync") => FeedMode::Sync,
+        Some(other) => {
+            return Err(wrong(
+                lv,
+                what,
+                format!("{other} is no mode"),
+                "async or sync",
+            ));
+        }
+    };
+    if feeds.node.lane(lv).is_none() {
+        return Err(fail(
+            lv,
+            what,
+            "the volume is not active",
+            format!("lvchange -ay {lv}"),
+        ));
+    }
+    let target = target.clone().unwrap_or_else(|| lv.clone());
+    let ask = Ask {
+        create: *create,
+        discard_peer: *discard_peer,
+        attach: true,
+        ..Ask::default()
+    };
+    let known = volume.feeds.iter().find(|feed| feed.peer == peer);
+    if let Some(feed) = known {
+        check_again(lv, peer, feed, what)?;
+    } else if let Some(other) = volume
+        .feeds
+        .iter()
+        .find(|feed| feed.direction == Direction::In && !is_tracked(feed))
+    {
+        // Cascading works; what is refused is a source that is not its own master yet.
+        if !other.seeded {
+            return Err(fail(
+                lv,
+                what,
+                format!("it is still being filled by {}", other.peer),
+                "feedwait first",
+            ));
+        }
+    }
+    if ctx.would(&format!("feed {lv} to {target} at {peer}")) {
+        return Ok(());
+    }
+    let object = format!("{lv} {peer}");
+    match known {
+        Some(feed) => {
+            let entry = find(feeds, lv, peer, what)?;
+            let before = entry.status().attempts;
+            if let Some(rate) = rate {
+                entry.limiter.set_rate(*rate);
+                commit_rate(feeds, &entry, *rate, lv, what)?;
+            }
+            entry.ask(ask, None);
+            entry.wake.notify_one();
+            let resting = Feeds::resting_state(feed);
+            let result = next_attempt(&entry, &object, what, before).await;
+            if result.is_err() && resting == FeedState::Split {
+                // It stays what it was; the reason has been told.
+                entry.set_enabled(false);
+                entry.update(|status| status.state = FeedState::Split);
+            }
+            result?;
+        }
+        None => {
+            let rate = rate.unwrap_or(0);
+            let feed = record::provisional(
+                Uuid::new_v4(),
+                peer,
+                &target.to_string(),
+                Direction::Out,
+                true,
+                mode,
+                rate,
+            );
+            let size = view.group.bytes_of(&volume);
+            let entry = Arc::new(FeedEntry::new(
+                lv.clone(),
+                &feed,
+                size,
+                FeedState::Connecting,
+            ));
+            entry.ask(ask, Some(feed));
+            let entry = feeds.add(entry);
+            if let Err(failure) = next_attempt(&entry, &object, what, 0).await {
+                give_up_first(feeds, &entry, lv).await;
+                return Err(failure);
+            }
+        }
+    }
+    feeds
+        .node
+        .event("feed-attached", &object, &format!("to {target}"));
+    ctx.out
+        .message(format!("Feed of {lv} to {target} at {peer} attached."));
+    Ok(())
+}
+
+/// A feed that exists may be attached again where it ended or was stopped.
+fn check_again(lv: &LvName, peer: &str, feed: &Feed, what: &str) -> Result<(), Failure> {
+    if !feed.initiator {
+        return Err(fail(
+            lv,
+            what,
+            format!("its feed with {peer} was attached over there"),
+            "attach it again on that node",
+        ));
+    }
+    match (&feed.intent, feed.direction) {
+        (FeedIntent::Split { .. }, Direction::Out) => Ok(()),
+        (FeedIntent::Split { .. }, Direction::In) => Err(fail(
+            lv,
+            what,
+            format!("the last direction was from {peer}"),
+            format!("feedswap {lv} {peer} makes this side the source"),
+        )),
+        (FeedIntent::Paused, _) => Err(fail(lv, what, "the feed is paused", "feedresume")),
+        (FeedIntent::Attached | FeedIntent::Detaching { .. }, _) => Err(fail(
+            lv,
+            what,
+            format!("it is attached to {peer} already"),
+            "see feeds",
+        )),
+    }
+}
+
+/// A first attempt that failed leaves nothing behind.
+async fn give_up_first(feeds: &Feeds, entry: &Arc<FeedEntry>, lv: &LvName) {
+    feeds.remove(entry.uuid);
+    if entry.exclusive(ANSWER_TIMEOUT).await.is_none() {
+        tracing::warn!(%lv, "a refused feed's session does not end");
+    }
+    if feeds.record(entry).is_some() {
+        if let Err(error) = remove_record(feeds, entry) {
+            tracing::warn!(%lv, error, "the record of a refused feed is left");
+        }
+        if let Err(error) = feeds.reconfigure(entry).await {
+            tracing::warn!(%lv, error, "the data path still tracks a refused feed");
+        }
+    }
+}
+
+fn commit_rate(
+    feeds: &Feeds,
+    entry: &FeedEntry,
+    rate: u64,
+    lv: &LvName,
+    what: &str,
+) -> Result<(), Failure> {
+    feeds
+        .commit_change(entry, |volume| {
+            let found = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
+            if let Some(feed) = found {
+                feed.rate = rate;
+            }
+        })
+        .map_err(|why| fail(lv, what, why, ""))
+}

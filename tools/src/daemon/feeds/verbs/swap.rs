@@ -1,0 +1,258 @@
+//! `feedswap`: the roles are exchanged, on a live feed or from a point.
+
+use super::super::Feeds;
+use super::super::entry::FeedEntry;
+use super::super::record::Ask;
+use super::super::rows::state_name;
+use super::{END_TIMEOUT, find, next_attempt, record_of};
+use crate::api::{Command, Failure, LvName};
+use crate::daemon::verbs::{Ctx, fail, wrong};
+use feedplex::session::{Event, FeedState};
+use std::sync::Arc;
+use uuid::Uuid;
+use volmgr::model::{Direction, Feed, FeedIntent};
+
+/// The point at which roles are exchanged.
+pub fn swap_point() -> (Uuid, String, u64) {
+    let time = crate::daemon::events::now();
+    (Uuid::new_v4(), format!("swap-{time}"), time)
+}
+
+pub(super) async fn swap(
+    feeds: &Feeds,
+    ctx: &Ctx,
+    lv: &LvName,
+    peer: &str,
+    command: &Command,
+) -> Result<(), Failure> {
+    let Command::Feedswap {
+        point,
+        online,
+        discard_local,
+        while_open,
+        ..
+    } = command
+    else {
+        return Err(wrong("request", "cannot swap", "not feedswap", ""));
+    };
+    let what = "cannot swap";
+    let entry = find(feeds, lv, peer, what)?;
+    let feed = record_of(feeds, &entry, lv, what)?;
+    let object = format!("{lv} {peer}");
+    if *online {
+        return Err(fail(
+            lv,
+            what,
+            "a volume cannot be used while it is being restored yet",
+            "leave out --online",
+        ));
+    }
+    let lane = feeds
+        .node
+        .lane(lv)
+        .ok_or_else(|| fail(lv, what, "the volume is not active", "lvchange -ay"))?;
+    let becomes_sink = feed.direction == Direction::Out;
+    if becomes_sink && lane.opens() > 0 && !while_open {
+        return Err(fail(
+            lv,
+            what,
+            format!("the volume is open ({} connection(s))", lane.opens()),
+            "close it; --while-open overwrites it under its users",
+        ));
+    }
+    match feed.intent {
+        FeedIntent::Split { point: ended } => {
+            check_point(feeds, &entry, lv, ended, point.as_deref(), what)?;
+            swap_split(feeds, ctx, &entry, &feed, *discard_local, lv, &object).await
+        }
+        FeedIntent::Attached => {
+            if point.is_some() && !becomes_sink {
+                return Err(fail(
+                    lv,
+                    what,
+                    format!("it is being restored from {peer} already"),
+                    "feedwait",
+                ));
+            }
+            swap_attached(feeds, ctx, &entry, &feed, lv, &object).await
+        }
+        FeedIntent::Paused => Err(fail(lv, what, "the feed is paused", "feedresume first")),
+        FeedIntent::Detaching { .. } => Err(fail(
+            lv,
+            what,
+            "the feed is on its way to a point",
+            "feedwait --state split first",
+        )),
+    }
+}
+
+/// The sink holds one point: only that one can flow back.
+fn check_point(
+    feeds: &Feeds,
+    entry: &FeedEntry,
+    lv: &LvName,
+    ended: Uuid,
+    wanted: Option<&str>,
+    what: &str,
+) -> Result<(), Failure> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let (volume, _) = feeds
+        .record(entry)
+        .ok_or_else(|| fail(lv, what, "the feed is gone", ""))?;
+    let held = volume.points.iter().find(|point| point.uuid == ended);
+    match held {
+        Some(point) if point.name == wanted => Ok(()),
+        Some(point) => Err(fail(
+            lv,
+            what,
+            format!(
+                "{} does not hold point {wanted}, but {}",
+                entry.peer, point.name
+            ),
+            "see points",
+        )),
+        None => Err(fail(lv, what, format!("no point {wanted}"), "see points")),
+    }
+}
+
+async fn swap_split(
+    feeds: &Feeds,
+    ctx: &Ctx,
+    entry: &Arc<FeedEntry>,
+    feed: &Feed,
+    discard_local: bool,
+    lv: &LvName,
+    object: &str,
+) -> Result<(), Failure> {
+    let what = "cannot swap";
+    if !feed.initiator {
+        return Err(fail(
+            lv,
+            what,
+            format!("its feed with {} was attached over there", entry.peer),
+            "swap it on that node",
+        ));
+    }
+    feeds.look_idle(entry).await;
+    let dirty = entry.status().dirty;
+    if feed.direction == Direction::Out && dirty > 0 && !discard_local {
+        return Err(fail(
+            lv,
+            what,
+            format!(
+                "{} changed here since the point",
+                crate::daemon::rows::human(dirty)
+            ),
+            "--discard-local throws that away",
+        ));
+    }
+    if ctx.would(&format!(
+        "exchange the roles of {lv} and its copy at {}",
+        entry.peer
+    )) {
+        return Ok(());
+    }
+    let before = entry.status().attempts;
+    let ask = Ask {
+        swap: true,
+        discard_local,
+        ..Ask::default()
+    };
+    entry.ask(ask, None);
+    entry.wake.notify_one();
+    let result = next_attempt(entry, object, what, before).await;
+    if result.is_err()
+        && feeds
+            .record(entry)
+            .is_some_and(|(_, feed)| matches!(feed.intent, FeedIntent::Split { .. }))
+    {
+        entry.set_enabled(false);
+        entry.update(|status| status.state = FeedState::Split);
+    }
+    result?;
+    told(feeds, ctx, entry, lv, object);
+    Ok(())
+}
+
+async fn swap_attached(
+    feeds: &Feeds,
+    ctx: &Ctx,
+    entry: &Arc<FeedEntry>,
+    feed: &Feed,
+    lv: &LvName,
+    object: &str,
+) -> Result<(), Failure> {
+    let what = "cannot swap";
+    let status = entry.status();
+    let consent = Ask {
+        consent: true,
+        ..Ask::default()
+    };
+    if status.state == FeedState::Refused && feed.initiator {
+        // The peer may have gone ahead with an exchange that was asked for here before a crash.
+        entry.ask(consent, None);
+        entry.wake.notify_one();
+        next_attempt(entry, object, what, status.attempts).await?;
+        told(feeds, ctx, entry, lv, object);
+        return Ok(());
+    }
+    if status.state != FeedState::Live {
+        return Err(fail(
+            lv,
+            what,
+            format!("the feed is {}, not live", state_name(status.state)),
+            "feedwait first",
+        ));
+    }
+    if ctx.would(&format!(
+        "exchange the roles of {lv} and its copy at {}",
+        entry.peer
+    )) {
+        return Ok(());
+    }
+    let refused = entry.expect_refusal();
+    let event = if feed.direction == Direction::Out {
+        let (point, name, time) = swap_point();
+        Event::Swap { point, name, time }
+    } else {
+        // The new roles come with the next connection.
+        entry.ask(consent, None);
+        Event::AskSwap
+    };
+    entry.send(event);
+    let was = feed.direction;
+    let swapped = entry.wait_for(|status| {
+        let now = feeds.record(entry).map(|(_, feed)| feed.direction);
+        match (now, status.state) {
+            (Some(now), FeedState::Live | FeedState::Resync) if now != was => Some(Ok(())),
+            (_, FeedState::Refused) => Some(Err(fail(object, what, &status.reason, "see events"))),
+            _ => None,
+        }
+    });
+    tokio::select! {
+        result = tokio::time::timeout(END_TIMEOUT, swapped) => match result {
+            Ok(result) => result?,
+            Err(_) => {
+                return Err(fail(
+                    object,
+                    "the swap is not finished",
+                    format!("the feed is {}", state_name(entry.status().state)),
+                    "see feeds on both sides",
+                ));
+            }
+        },
+        Ok(refused) = refused => return Err(fail(object, what, refused.text, "see feeds")),
+    }
+    told(feeds, ctx, entry, lv, object);
+    Ok(())
+}
+
+fn told(feeds: &Feeds, ctx: &Ctx, entry: &FeedEntry, lv: &LvName, object: &str) {
+    let direction = feeds.record(entry).map(|(_, feed)| feed.direction);
+    let text = match direction {
+        Some(Direction::In) => format!("{lv} is now fed by {}", entry.peer),
+        _ => format!("{lv} is now the source for {}", entry.peer),
+    };
+    feeds.node.event("feed-swapped", object, &text);
+    ctx.out.message(format!("{text}."));
+}

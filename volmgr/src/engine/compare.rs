@@ -1,0 +1,123 @@
+//! Reading the same range from several plexes at one moment, to compare them: writes to the range are
+//! held meanwhile, so a difference is one.
+
+use super::mapping::segments;
+use super::*;
+use blockio::{Flags, Payload, Ticket};
+
+#[derive(Debug)]
+pub(super) struct Compare {
+    ticket: Ticket,
+    range: ByteRange,
+    payload: PayloadId,
+    plexes: Vec<PlexId>,
+    pending: u32,
+    error: Option<IoError>,
+}
+
+impl Engine {
+    /// Reads the request's range from each of these plexes. Its payload has room for all of them:
+    /// what the n-th has goes to `n * range.len()` of it. Nothing is read from another plex instead
+    /// and nothing is repaired; where one cannot be read, or is not active, the request fails.
+    pub fn read_plexes(&mut self, request: Request, plexes: Vec<PlexId>, out: Out<'_>) {
+        let (ticket, range) = (request.ticket, request.range);
+        let known = |id: &PlexId| self.plex(*id).is_some();
+        let within = !range.is_empty() && range.end() <= self.size;
+        let (payload, refused) = match request.payload {
+            _ if self.stopping => (None, IoErrorKind::Cancelled),
+            payload => (
+                payload.filter(|_| within && plexes.iter().all(known)),
+                IoErrorKind::Invalid,
+            ),
+        };
+        let Some(payload) = payload else {
+            let result = Err(IoError::new(refused));
+            return out.push(Action::Complete { ticket, result });
+        };
+        let key = self.holders.insert(Holder::Compare(Compare {
+            ticket,
+            range,
+            payload,
+            plexes,
+            pending: 0,
+            error: None,
+        }));
+        if self.order.acquire(range, key) {
+            self.compare_ready(key, out);
+        }
+        self.pump(out);
+    }
+
+    pub(super) fn compare_ready(&mut self, key: Key, out: Out<'_>) {
+        let Some(Holder::Compare(compare)) = self.holders.get_mut(key) else {
+            return;
+        };
+        let (range, tags) = (compare.range, &mut self.tags);
+        for (index, id) in compare.plexes.iter().enumerate() {
+            let plex = self.plexes.iter_mut().find(|p| p.id == *id);
+            let Some(plex) = plex.filter(|p| p.is_active()) else {
+                compare.error = Some(IoError::new(IoErrorKind::Gone));
+                continue;
+            };
+            let base = index as u64 * range.len();
+            let mut count = 0;
+            let whole = segments(&plex.map, range, |part, at| {
+                let tag = Tag::Compare {
+                    compare: key,
+                    plex: *id,
+                };
+                out.push(Action::Disk(DiskIo {
+                    io: IoId(tags.insert(tag)),
+                    op: DiskOp::Read,
+                    at,
+                    payload: Some(Payload {
+                        id: compare.payload,
+                        skip: base + part.start() - range.start(),
+                    }),
+                    flags: Flags::empty(),
+                }));
+                count += 1;
+            });
+            plex.reads += count;
+            compare.pending += count;
+            if !whole {
+                compare.error = Some(IoError::new(IoErrorKind::Medium));
+            }
+        }
+        self.compare_progress(key, out);
+    }
+
+    pub(super) fn compare_done(
+        &mut self,
+        key: Key,
+        plex: PlexId,
+        result: Result<(), IoError>,
+        out: Out<'_>,
+    ) {
+        if let Some(p) = self.plex_mut(plex) {
+            p.reads = p.reads.saturating_sub(1);
+        }
+        let result = plex::read_result(self.plex(plex), result);
+        if let Some(Holder::Compare(compare)) = self.holders.get_mut(key) {
+            compare.pending -= 1;
+            compare.error = compare.error.or(result.err());
+        }
+        self.compare_progress(key, out);
+    }
+
+    fn compare_progress(&mut self, key: Key, out: Out<'_>) {
+        let done =
+            |holder: Option<&Holder>| matches!(holder, Some(Holder::Compare(c)) if c.pending == 0);
+        if !done(self.holders.get(key)) {
+            return;
+        }
+        let Some(Holder::Compare(compare)) = self.holders.remove(key) else {
+            return;
+        };
+        out.push(Action::Complete {
+            ticket: compare.ticket,
+            result: compare.error.map_or(Ok(()), Err),
+        });
+        self.release(compare.range, out);
+    }
+}
