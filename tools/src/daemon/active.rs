@@ -1,20 +1,23 @@
 //! The volumes that are served: from a group's metadata to a running lane, and what the lane asks
 //! of the control plane.
 
+mod ending;
+mod follow;
+
+pub use ending::{deactivate, deactivate_all};
+
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;
-use super::ublk::{self, BlockDevice, BlockError};
+use super::ublk::{self, BlockDevice};
 use super::verbs::{chain, commit_failed, fail, find_volume};
 use super::{Node, logs};
 use crate::api::{Failure, LvName};
-use crate::lane::{DiskSpec, LaneEvent, LaneHandle, LaneSpec};
-use blockio::{IoError, IoErrorKind};
+use crate::lane::{DiskSpec, LaneHandle, LaneSpec};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use uuid::Uuid;
-use volmgr::engine::{DiskId, Note, PlexId, VolumeLayout};
+use volmgr::engine::{DiskId, PlexId, VolumeLayout};
 use volmgr::model::{PlexState, Role, Volume};
 use volmgr::plan;
 
@@ -23,8 +26,6 @@ pub type VolumeLane = LaneHandle;
 
 /// Time a lane gets to answer a question for a listing.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time a lane gets to drain and flush when it is stopped.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The volumes that are served, by UUID.
 #[derive(Default)]
@@ -276,7 +277,12 @@ async fn start(
     };
     node.active.lock().insert(volume.uuid, active);
     // Not by `spawn`: a lane that is being stopped still asks for commits.
-    tokio::spawn(follow(node.clone(), volume.uuid, lane.clone(), events));
+    tokio::spawn(follow::follow(
+        node.clone(),
+        volume.uuid,
+        lane.clone(),
+        events,
+    ));
     if front.ublk() {
         // Now that the lane's wishes are heard: the kernel may read at once.
         match ublk::create(node, name, volume.uuid, &lane).await {
@@ -287,7 +293,7 @@ async fn start(
                 }
             }
             Err(error) => {
-                stop_lane(node, volume.uuid, name, &lane).await?;
+                ending::stop_lane(node, volume.uuid, name, &lane).await?;
                 return Err(fail(name, what, chain(&error), "choose --frontend nbd"));
             }
         }
@@ -442,251 +448,5 @@ pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
                 &failure.to_string(),
             );
         }
-    }
-}
-
-/// Stops serving a volume, for good: the next start does not serve it. Refused while it is open,
-/// unless `force`.
-pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<(), Failure> {
-    let what = "cannot deactivate";
-    let (_, volume) = find_volume(node, name, what)?;
-    let opens = unless_lookers(node, volume.uuid).await;
-    if opens > 0 && !force {
-        return Err(fail(
-            name,
-            what,
-            format!("it is open ({opens} user(s))"),
-            "close it first, or --force",
-        ));
-    }
-    let ending = if force {
-        Ending::Force
-    } else {
-        Ending::IfUnused
-    };
-    stop(node, volume.uuid, ending).await?;
-    if volume.active {
-        node.commit(&name.vg, |group| {
-            plan::update_volume(group, &name.lv, |volume| volume.active = false)
-        })
-        .map_err(|error| commit_failed(name, what, error))?;
-    }
-    Ok(())
-}
-
-/// Users of a volume, of which those who only look at a new device get a moment to go.
-async fn unless_lookers(node: &Arc<Node>, volume: Uuid) -> u64 {
-    let block = node.active.block(volume);
-    tokio::task::block_in_place(|| {
-        if let Some(block) = block {
-            block.in_use();
-        }
-        node.active.opens(volume)
-    })
-}
-
-/// How much others matter when a volume is no longer served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// Nobody uses it, or it stays.
-    IfUnused,
-    /// Whoever uses it gets errors.
-    Force,
-    /// The daemon ends: a device in use stays and waits for the next one.
-    Shutdown,
-}
-
-/// Ends a volume's front ends and its lane in good order.
-async fn stop(node: &Arc<Node>, volume: Uuid, ending: Ending) -> Result<(), Failure> {
-    let found = node.active.lock().get(&volume).map(|active| {
-        (
-            active.name.clone(),
-            active.lane.clone(),
-            active.block.clone(),
-        )
-    });
-    let Some((name, lane, block)) = found else {
-        return Ok(());
-    };
-    // The device first: what is still written through it goes to the feeds.
-    if let Some(block) = block {
-        stop_device(node, &name, &lane, block, ending).await?;
-    }
-    if let Some(feeds) = node.feeds() {
-        feeds.deactivating(&name).await;
-    }
-    stop_lane(node, volume, &name, &lane).await
-}
-
-async fn stop_device(
-    node: &Arc<Node>,
-    name: &LvName,
-    lane: &LaneHandle,
-    block: Arc<BlockDevice>,
-    ending: Ending,
-) -> Result<(), Failure> {
-    let (its, device) = (Arc::clone(node), Arc::clone(&block));
-    let force = ending == Ending::Force;
-    let ended = tokio::task::spawn_blocking(move || device.end(&its, force)).await;
-    let error = match ended {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
-    match (error, ending) {
-        (error @ BlockError::InUse { .. }, Ending::IfUnused) => Err(fail(
-            name,
-            "cannot deactivate",
-            error,
-            "close it first, or --force",
-        )),
-        (BlockError::InUse { id }, _) => {
-            let text = format!("/dev/ublkb{id} is in use: it waits for the next volmgrd");
-            node.event("ublk-left", &name.to_string(), &text);
-            lane.drop_ublk()
-                .await
-                .map_err(|error| fail(name, "cannot leave its device", chain(&error), ""))
-        }
-        (error, _) => {
-            // What cannot be deleted now is cleared away at the next start.
-            node.event("ublk-stuck", &name.to_string(), &chain(&error));
-            Ok(())
-        }
-    }
-}
-
-/// Ends a lane in good order.
-async fn stop_lane(
-    node: &Arc<Node>,
-    volume: Uuid,
-    name: &LvName,
-    lane: &LaneHandle,
-) -> Result<(), Failure> {
-    let stopped = match tokio::time::timeout(STOP_TIMEOUT, lane.stop()).await {
-        Ok(stopped) => stopped.map_err(|error| chain(&error)),
-        Err(_) => Err(format!(
-            "it has not ended within {} s",
-            STOP_TIMEOUT.as_secs()
-        )),
-    };
-    node.active.lock().remove(&volume);
-    match stopped {
-        Ok(()) => {
-            node.event("lv-deactivated", &name.to_string(), "no longer served");
-            Ok(())
-        }
-        // The log covers what was not flushed; it is resynced at the next activation.
-        Err(why) => Err(fail(name, "deactivated, but not in good order", why, "")),
-    }
-}
-
-/// Ends all lanes; the volumes stay wanted.
-pub async fn deactivate_all(node: &Arc<Node>) {
-    let volumes: Vec<Uuid> = node.active.lock().keys().copied().collect();
-    for volume in volumes {
-        if let Err(failure) = stop(node, volume, Ending::Shutdown).await {
-            tracing::warn!("{failure}");
-        }
-    }
-}
-
-/// What the lane asks of the control plane, until it ends.
-async fn follow(
-    node: Arc<Node>,
-    volume: Uuid,
-    lane: LaneHandle,
-    mut events: mpsc::Receiver<LaneEvent>,
-) {
-    while let Some(event) = events.recv().await {
-        // The volume may have been renamed since.
-        let name = node
-            .active
-            .lock()
-            .get(&volume)
-            .map(|active| active.name.clone());
-        let Some(name) = name else {
-            if let LaneEvent::CommitPlexState { io, .. } = event {
-                lane.commit_done(io, Err(IoError::new(IoErrorKind::Gone)));
-            }
-            continue;
-        };
-        match event {
-            LaneEvent::CommitPlexState {
-                io,
-                plex,
-                state,
-                reason,
-            } => {
-                let result = node.commit(&name.vg, |group| {
-                    plan::set_plex_state(group, &name.lv, plex.0, state)
-                });
-                let text = format!("plex{} is {state:?}: {reason}", plex.0);
-                let result = match result {
-                    Ok(_) => {
-                        node.event("plex-state", &name.to_string(), &text);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        let text = format!("{text}; this could not be committed: {error}");
-                        node.event("commit-failed", &name.to_string(), &text);
-                        Err(IoError::new(IoErrorKind::Medium))
-                    }
-                };
-                lane.commit_done(io, result);
-            }
-            LaneEvent::Note(note) => {
-                tell(&node, &name, &note);
-                if let Some(feeds) = node.feeds() {
-                    feeds.note(&name, &note);
-                }
-            }
-            LaneEvent::Stopped { failure } => {
-                if let Some(why) = failure {
-                    let failed = node.active.lock().remove(&volume);
-                    if let Some(block) = failed.and_then(|active| active.block) {
-                        let its = Arc::clone(&node);
-                        let ended = tokio::task::spawn_blocking(move || block.end(&its, true));
-                        if let Ok(Err(error)) = ended.await {
-                            node.event("ublk-stuck", &name.to_string(), &chain(&error));
-                        }
-                    }
-                    node.event(
-                        "lv-failed",
-                        &name.to_string(),
-                        &format!("the volume is no longer served: {why}"),
-                    );
-                }
-                return;
-            }
-        }
-    }
-}
-
-/// The event log's version of a note.
-fn tell(node: &Node, name: &LvName, note: &Note) {
-    let object = name.to_string();
-    match note {
-        Note::PlexError {
-            plex,
-            op,
-            range,
-            error,
-        } => node.event(
-            "plex-error",
-            &object,
-            &format!("plex{}: {op:?} of {range:?} failed: {error}", plex.0),
-        ),
-        Note::ReadRepaired { plex, range } => node.event(
-            "read-repaired",
-            &object,
-            &format!("plex{}: {range:?} rewritten from another plex", plex.0),
-        ),
-        Note::PlexSynced { plex } => node.event(
-            "plex-synced",
-            &object,
-            &format!("plex{} is in step", plex.0),
-        ),
-        // The feeds have better words for theirs.
-        other => tracing::debug!(object, ?other, "note"),
     }
 }
