@@ -1,11 +1,14 @@
 //! The volumes that are served: from a group's metadata to a running lane, and what the lane asks
 //! of the control plane.
 
+mod ending;
 mod follow;
+
+pub use ending::{deactivate, deactivate_all};
 
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;
-use super::ublk::{self, BlockDevice, BlockError};
+use super::ublk::{self, BlockDevice};
 use super::verbs::{chain, commit_failed, fail, find_volume};
 use super::{Node, logs};
 use crate::api::{Failure, LvName};
@@ -23,8 +26,6 @@ pub type VolumeLane = LaneHandle;
 
 /// Time a lane gets to answer a question for a listing.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time a lane gets to drain and flush when it is stopped.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The volumes that are served, by UUID.
 #[derive(Default)]
@@ -292,7 +293,7 @@ async fn start(
                 }
             }
             Err(error) => {
-                stop_lane(node, volume.uuid, name, &lane).await?;
+                ending::stop_lane(node, volume.uuid, name, &lane).await?;
                 return Err(fail(name, what, chain(&error), "choose --frontend nbd"));
             }
         }
@@ -446,151 +447,6 @@ pub async fn disks_changed(node: &Arc<Node>, vg: &str) {
                 &name.to_string(),
                 &failure.to_string(),
             );
-        }
-    }
-}
-
-/// Stops serving a volume, for good: the next start does not serve it. Refused while it is open,
-/// unless `force`.
-pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<(), Failure> {
-    let what = "cannot deactivate";
-    let (_, volume) = find_volume(node, name, what)?;
-    let opens = unless_lookers(node, volume.uuid).await;
-    if opens > 0 && !force {
-        return Err(fail(
-            name,
-            what,
-            format!("it is open ({opens} user(s))"),
-            "close it first, or --force",
-        ));
-    }
-    let ending = if force {
-        Ending::Force
-    } else {
-        Ending::IfUnused
-    };
-    stop(node, volume.uuid, ending).await?;
-    if volume.active {
-        node.commit(&name.vg, |group| {
-            plan::update_volume(group, &name.lv, |volume| volume.active = false)
-        })
-        .map_err(|error| commit_failed(name, what, error))?;
-    }
-    Ok(())
-}
-
-/// Users of a volume, of which those who only look at a new device get a moment to go.
-async fn unless_lookers(node: &Arc<Node>, volume: Uuid) -> u64 {
-    let block = node.active.block(volume);
-    tokio::task::block_in_place(|| {
-        if let Some(block) = block {
-            block.in_use();
-        }
-        node.active.opens(volume)
-    })
-}
-
-/// How much others matter when a volume is no longer served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// Nobody uses it, or it stays.
-    IfUnused,
-    /// Whoever uses it gets errors.
-    Force,
-    /// The daemon ends: a device in use stays and waits for the next one.
-    Shutdown,
-}
-
-/// Ends a volume's front ends and its lane in good order.
-async fn stop(node: &Arc<Node>, volume: Uuid, ending: Ending) -> Result<(), Failure> {
-    let found = node.active.lock().get(&volume).map(|active| {
-        (
-            active.name.clone(),
-            active.lane.clone(),
-            active.block.clone(),
-        )
-    });
-    let Some((name, lane, block)) = found else {
-        return Ok(());
-    };
-    // The device first: what is still written through it goes to the feeds.
-    if let Some(block) = block {
-        stop_device(node, &name, &lane, block, ending).await?;
-    }
-    if let Some(feeds) = node.feeds() {
-        feeds.deactivating(&name).await;
-    }
-    stop_lane(node, volume, &name, &lane).await
-}
-
-async fn stop_device(
-    node: &Arc<Node>,
-    name: &LvName,
-    lane: &LaneHandle,
-    block: Arc<BlockDevice>,
-    ending: Ending,
-) -> Result<(), Failure> {
-    let (its, device) = (Arc::clone(node), Arc::clone(&block));
-    let force = ending == Ending::Force;
-    let ended = tokio::task::spawn_blocking(move || device.end(&its, force)).await;
-    let error = match ended {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
-    match (error, ending) {
-        (error @ BlockError::InUse { .. }, Ending::IfUnused) => Err(fail(
-            name,
-            "cannot deactivate",
-            error,
-            "close it first, or --force",
-        )),
-        (BlockError::InUse { id }, _) => {
-            let text = format!("/dev/ublkb{id} is in use: it waits for the next volmgrd");
-            node.event("ublk-left", &name.to_string(), &text);
-            lane.drop_ublk()
-                .await
-                .map_err(|error| fail(name, "cannot leave its device", chain(&error), ""))
-        }
-        (error, _) => {
-            // What cannot be deleted now is cleared away at the next start.
-            node.event("ublk-stuck", &name.to_string(), &chain(&error));
-            Ok(())
-        }
-    }
-}
-
-/// Ends a lane in good order.
-async fn stop_lane(
-    node: &Arc<Node>,
-    volume: Uuid,
-    name: &LvName,
-    lane: &LaneHandle,
-) -> Result<(), Failure> {
-    let stopped = match tokio::time::timeout(STOP_TIMEOUT, lane.stop()).await {
-        Ok(stopped) => stopped.map_err(|error| chain(&error)),
-        Err(_) => Err(format!(
-            "it has not ended within {} s",
-            STOP_TIMEOUT.as_secs()
-        )),
-    };
-    node.active.lock().remove(&volume);
-    match stopped {
-        Ok(()) => {
-            node.event("lv-deactivated", &name.to_string(), "no longer served");
-            Ok(())
-        }
-        // The log covers what was not flushed; it is resynced at the next activation.
-        Err(why) => Err(fail(name, "deactivated, but not in good order", why, "")),
-    }
-}
-
-/// Ends all lanes; the volumes stay wanted.
-pub async fn deactivate_all(node: &Arc<Node>) {
-    let volumes: Vec<Uuid> = node.active.lock().keys().copied().collect();
-    for volume in volumes {
-        if let Err(failure) = stop(node, volume, Ending::Shutdown).await {
-            tracing::warn!("{failure}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What a lane asks and tells of the control plane, until it ends.
+//! What a lane asks of the control plane: commits of plex states, and things to tell.
 
+use super::super::Node;
+use super::super::verbs::chain;
 use crate::api::LvName;
-use crate::daemon::Node;
-use crate::daemon::verbs::chain;
 use crate::lane::{LaneEvent, LaneHandle};
 use blockio::{IoError, IoErrorKind};
 use std::sync::Arc;
