@@ -1,4 +1,4 @@
-# limit: 60
+# limit: 180
 # Without the driver: asked for by name it is refused with the reason, else the volume is served by NBD.
 . /job/guest.sh
 need nbdinfo

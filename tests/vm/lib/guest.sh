@@ -12,6 +12,7 @@ wait_for() { # seconds command...
     for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
     die "waited in vain for: $*"
 }
+mount --make-rshared / # as systemd has it
 ip link set lo up 2>/dev/null || true
 
 node_start() { # name [extra options]

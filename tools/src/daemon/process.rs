@@ -3,7 +3,7 @@
 //!
 //! Nothing here is needed for correctness, so what is not permitted is a warning.
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -63,5 +63,36 @@ fn own_mount_namespace() -> nix::Result<()> {
         None::<&str>,
         MsFlags::MS_REC | MsFlags::MS_SLAVE,
         None::<&str>,
-    )
+    )?;
+    // File systems on volumes, mounted while an earlier daemon served them. Where mounts are not
+    // shared (a machine without systemd), nothing would ever unmount them here again.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for place in volume_mounts(&mounts) {
+        umount2(place.as_str(), MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}
+
+/// Where ublk devices are mounted. A place with a character that is escaped there is left alone.
+fn volume_mounts(mountinfo: &str) -> Vec<String> {
+    let of_line = |line: &str| {
+        let (head, tail) = line.split_once(" - ")?;
+        let device = tail.split(' ').nth(1)?;
+        let place = head.split(' ').nth(4)?;
+        (device.starts_with("/dev/ublkb") && !place.contains('\\')).then(|| place.to_owned())
+    };
+    mountinfo.lines().filter_map(of_line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_volumes_are_found() {
+        let text = "31 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n\
+                    40 31 259:0 / /mnt/v rw shared:9 - ext4 /dev/ublkb0 rw\n\
+                    41 31 259:1 / /mnt/a\\040b rw - ext4 /dev/ublkb1 rw\n";
+        assert_eq!(volume_mounts(text), ["/mnt/v"]);
+    }
 }
