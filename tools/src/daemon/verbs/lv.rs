@@ -399,7 +399,7 @@ fn no_feeds(lv: &LvName, volume: &Volume, what: &str) -> Result<(), Failure> {
                 "its feed with {} needs the same size on both sides",
                 feed.peer
             ),
-            "feeddetach it first",
+            "feeddetach --force on both sides forgets it; the next feedattach copies everything",
         )),
     }
 }
