@@ -13,7 +13,7 @@ use feedplex::generation::Role;
 use feedplex::session::{Event, FeedState, LocalFeed};
 use feedplex::wire::control::{Handshake, RefusalCode, Refused};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 use volmgr::model::{Direction, FeedMode};
@@ -22,11 +22,8 @@ use volmgr::plan;
 /// How long the end of an earlier session of the same feed is waited for.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 
-/// Blank volumes up to this size are read whole before they are believed to be blank, in bytes.
-const BLANK_READ_WHOLE: u64 = 256 << 20;
-
-/// Larger ones are looked at in so many places.
-const BLANK_PROBES: u64 = 256;
+/// Time to prove that a volume is blank, well below what a peer waits for a sign of life.
+const BLANK_PROOF: Duration = Duration::from_secs(8);
 
 /// The volume is there.
 pub struct Opened {
@@ -319,28 +316,25 @@ impl Feeds {
 }
 
 /// Does the volume hold nothing? Small ones are read whole; of large ones the first and last
-/// mebibytes and evenly spread samples.
+/// Does the volume hold nothing? Only what was read is believed: a volume too large to be read in
+/// [`BLANK_PROOF`] is not blank.
 async fn is_blank(lane: &LaneHandle, size: u64) -> Result<bool, String> {
     const STEP: u64 = 256 << 10;
-    let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let mut places: Vec<u64> = Vec::new();
-    if size <= BLANK_READ_WHOLE {
-        places.extend((0..size).step_by(STEP as usize));
-    } else {
-        let spread = (size / BLANK_PROBES).next_multiple_of(STEP);
-        places.extend((0..4 * STEP).step_by(STEP as usize));
-        places.extend((0..size).step_by(spread as usize));
-        places.push(size - STEP);
-    }
-    for start in places {
-        let len = STEP.min(size - start);
-        let bytes = lane
-            .read(ByteRange::new(start, len))
-            .await
-            .map_err(|error| error.to_string())?;
-        if !zero(&bytes) {
+    let began = Instant::now();
+    let mut start = 0;
+    while start < size {
+        if began.elapsed() > BLANK_PROOF {
             return Ok(false);
         }
+        let len = STEP.min(size - start);
+        let slice = lane
+            .read_slice(ByteRange::new(start, len))
+            .await
+            .map_err(|error| error.to_string())?;
+        if slice.as_ref().iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        start += len;
     }
     Ok(true)
 }

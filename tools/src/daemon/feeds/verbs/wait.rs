@@ -1,13 +1,17 @@
 //! `feedwait`: until a feed is in a state, with progress.
 
 use super::super::Feeds;
-use super::super::entry::Status;
+use super::super::entry::{FeedEntry, Status};
 use super::super::rows::{state_name, state_of_name};
 use super::find;
 use crate::api::{Failure, LvName, Progress};
 use crate::daemon::verbs::{Ctx, fail, wrong};
 use feedplex::session::FeedState;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long a volume that is wanted active is waited for.
+const ACTIVATION: Duration = Duration::from_secs(10);
 
 fn progress(status: &Status, total: u64) -> Option<Progress> {
     let what = match status.state {
@@ -21,6 +25,27 @@ fn progress(status: &Status, total: u64) -> Option<Progress> {
         total,
         rate: status.rate,
     })
+}
+
+/// The feed, waited for while its volume is being activated: a daemon that has just started answers
+/// before it serves its volumes.
+async fn appearing(
+    feeds: &Feeds,
+    lv: &LvName,
+    peer: &str,
+    what: &str,
+) -> Result<Arc<FeedEntry>, Failure> {
+    let began = Instant::now();
+    loop {
+        let found = find(feeds, lv, peer, what);
+        let expected = feeds.node.volume(lv).is_some_and(|(_, volume)| {
+            volume.active && volume.feeds.iter().any(|feed| feed.peer == peer)
+        });
+        if found.is_ok() || !expected || began.elapsed() > ACTIVATION {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 pub(super) async fn wait(
@@ -40,7 +65,7 @@ pub(super) async fn wait(
             "live, split, paused, disconnected, resync, full-sync, behind, refused",
         )
     })?;
-    let entry = find(feeds, lv, peer, what)?;
+    let entry = appearing(feeds, lv, peer, what).await?;
     let object = format!("{lv} {peer}");
     let began = Instant::now();
     let limit = timeout_secs.map(Duration::from_secs);
