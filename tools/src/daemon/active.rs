@@ -4,7 +4,7 @@
 mod ending;
 mod follow;
 
-pub use ending::{deactivate, deactivate_all};
+pub use ending::{deactivate, deactivate_all, users};
 
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;

@@ -6,7 +6,7 @@ use super::super::verbs::{chain, commit_failed, fail, find_volume};
 use crate::api::{Failure, LvName};
 use crate::lane::LaneHandle;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use volmgr::plan;
 
@@ -18,7 +18,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<(), Failure> {
     let what = "cannot deactivate";
     let (_, volume) = find_volume(node, name, what)?;
-    let opens = unless_lookers(node, volume.uuid).await;
+    let opens = users(node, volume.uuid).await;
     if opens > 0 && !force {
         return Err(fail(
             name,
@@ -42,15 +42,23 @@ pub async fn deactivate(node: &Arc<Node>, name: &LvName, force: bool) -> Result<
     Ok(())
 }
 
-/// Users of a volume, of which those who only look at a new device get a moment to go.
-async fn unless_lookers(node: &Arc<Node>, volume: Uuid) -> u64 {
-    let block = node.active.block(volume);
-    tokio::task::block_in_place(|| {
-        if let Some(block) = block {
-            block.in_use();
+/// A client's end may have closed a little before the lane hears of it.
+const CLOSING: Duration = Duration::from_millis(500);
+
+/// Users of a volume, of which those who only look at a new device, and clients that have just
+/// closed their end, get a moment to go.
+pub async fn users(node: &Arc<Node>, volume: Uuid) -> u64 {
+    if let Some(block) = node.active.block(volume) {
+        tokio::task::block_in_place(|| block.in_use());
+    }
+    let began = Instant::now();
+    loop {
+        let opens = node.active.opens(volume);
+        if opens == 0 || began.elapsed() > CLOSING {
+            return opens;
         }
-        node.active.opens(volume)
-    })
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// How much others matter when a volume is no longer served.

@@ -289,7 +289,7 @@ impl Driver {
                 self.deliver(message);
                 Vec::new()
             }
-            Action::PeerWantsSwap => vec![self.peer_wants_swap()],
+            Action::PeerWantsSwap => vec![self.peer_wants_swap().await],
             Action::Report { .. } | Action::Close(_) => Vec::new(),
             engine => self.engine(engine).await,
         }
@@ -364,7 +364,7 @@ impl Driver {
     }
 
     /// The sink's admin wants to be the source.
-    fn peer_wants_swap(&self) -> Event {
+    async fn peer_wants_swap(&mut self) -> Event {
         let refuse = |code, text: &str| {
             Event::SwapRefused(Refused {
                 code,
@@ -377,7 +377,11 @@ impl Driver {
         if !self.feeds.rights(&self.peer.name, &bound.entry.lv()).feed {
             return refuse(RefusalCode::Access, "the peer may not feed this volume");
         }
-        if bound.lane.opens() > 0 {
+        let node = &self.feeds.node;
+        let Some((_, volume)) = node.volume(&bound.entry.lv()) else {
+            return refuse(RefusalCode::NoVolume, "the volume is gone");
+        };
+        if crate::daemon::active::users(node, volume.uuid).await > 0 {
             return refuse(RefusalCode::Busy, "the volume is open");
         }
         let (point, name, time) = super::verbs::swap_point();

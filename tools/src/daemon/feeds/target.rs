@@ -5,6 +5,7 @@ use super::entry::FeedEntry;
 use super::record::{self, Ask};
 use super::run::PeerLink;
 use crate::api::{Command, Failure, LvName, SizeSpec};
+use crate::daemon::active;
 use crate::daemon::verbs::{Ctx, Out};
 use crate::lane::LaneHandle;
 use blockio::ByteRange;
@@ -222,7 +223,7 @@ impl Feeds {
                 return Err(refuse(RefusalCode::Busy, text));
             }
         }
-        if peer_sends && lane.opens() > 0 {
+        if peer_sends && active::users(&self.node, volume.uuid).await > 0 {
             return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
         }
         let entry = match self.entry(handshake.feed) {

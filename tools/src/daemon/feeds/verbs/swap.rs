@@ -6,7 +6,8 @@ use super::super::record::Ask;
 use super::super::rows::state_name;
 use super::{END_TIMEOUT, find, next_attempt, record_of};
 use crate::api::{Command, Failure, LvName};
-use crate::daemon::verbs::{Ctx, fail, wrong};
+use crate::daemon::active;
+use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
 use feedplex::session::{Event, FeedState};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -47,16 +48,14 @@ pub(super) async fn swap(
             "leave out --online",
         ));
     }
-    let lane = feeds
-        .node
-        .lane(lv)
-        .ok_or_else(|| fail(lv, what, "the volume is not active", "lvchange -ay"))?;
     let becomes_sink = feed.direction == Direction::Out;
-    if becomes_sink && lane.opens() > 0 && !while_open {
+    let (_, volume) = find_volume(&feeds.node, lv, what)?;
+    let users = active::users(&feeds.node, volume.uuid).await;
+    if becomes_sink && users > 0 && !while_open {
         return Err(fail(
             lv,
             what,
-            format!("the volume is open ({} connection(s))", lane.opens()),
+            format!("the volume is open ({users} user(s))"),
             "close it; --while-open overwrites it under its users",
         ));
     }
