@@ -1,4 +1,4 @@
-# limit: 120
+# limit: 240
 # What bad input gets: one clear line, the right exit code, nothing changed, the daemon alive.
 set -euo pipefail
 . "$top/tests/lib/nodes.sh"

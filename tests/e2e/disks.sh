@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 480
 # Disks that fail, go and come back: writes go on, the plex that misses them is marked first, and it catches up when the disk is
 # back; groups that start without a disk; groups that move.
 set -euo pipefail

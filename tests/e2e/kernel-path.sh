@@ -1,4 +1,4 @@
-# limit: 150
+# limit: 300
 # On plaintext, payload of a full sync moves only by sendfile, splice and io_uring: strace of both daemons shows less than 1% of
 # it through read, write, recv, send and their relatives.
 set -euo pipefail

@@ -1,4 +1,4 @@
-# limit: 420
+# limit: 840
 # kill -9 of either daemon in the middle of full sync, of live replication, of detach, of swap: each time it comes back, goes on
 # incrementally and ends equal. Writers check what they wrote; the sinks are compared byte by byte.
 set -euo pipefail

@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 480
 # The main job: a 1 GiB ext4 written by nbdcopy, fio verifying on the volume during full sync and live, a named point, the
 # restore; the sink equal to the source at the point, and every plex equal, each compared by itself.
 set -euo pipefail

@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 480
 # Metadata: 200 random lvcreate and lvremove with kill -9 of the daemon between and in the middle; each ends done or not done, the
 # disks stay clean, and what is listed is what was done. Backup and restore of the metadata.
 set -euo pipefail

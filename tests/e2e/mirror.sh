@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 480
 # Mirrors through the real binaries: plexes attached, detached, off line and on line under load, a volume that grows under load,
 # kill -9 under load; after each the plexes are compared, by the daemon and (unstriped) straight from the disks.
 set -euo pipefail

@@ -1,4 +1,4 @@
-# limit: 180
+# limit: 360
 # A sink that stops (SIGSTOP: its sockets stay open and nobody reads them) does not stall the source's clients: writes go on at
 # their speed, the feed falls behind or is cut off. When the sink goes on, the feed catches up and both sides are equal.
 set -euo pipefail
@@ -32,8 +32,9 @@ kill -STOP "${pid_of[b]}"
 read -r stalled stalled_max <<<"$(writes 12)"
 echo "figure: 16k writes: $none/s without a feed (longest $none_max ms), $live/s with one ($live_max ms), $stalled/s while its sink is stopped ($stalled_max ms); then: $(state)"
 [ "$(state)" != live ] || die "the feed says it is live while nobody reads it"
-[ $((stalled * 2)) -ge "$none" ] || die "clients are slowed down by a stopped sink"
-[ "$stalled_max" -lt 3000 ] || die "a client waited $stalled_max ms for a stopped sink"
+# Bounds that no slow machine misses: a client that waits for the peer does nothing for as long as the peer is stopped.
+[ $((stalled * 10)) -ge "$none" ] || die "clients are slowed down by a stopped sink"
+[ "$stalled_max" -lt 15000 ] || die "a client waited $stalled_max ms for a stopped sink"
 continue_sink
 began=$(now_ms)
 v a feedwait vga/web b --timeout 90

@@ -1,4 +1,4 @@
-# limit: 120
+# limit: 240
 # The default: TLS pinned by fingerprint on both sides. Backup, point, incremental, restore; sync mode; pause and resume; verify and
 # repair; a wrong fingerprint and a plaintext caller refused; what the listings say about the path.
 set -euo pipefail
