@@ -30,6 +30,14 @@ v a peeradd b "127.0.0.1:${port_of[b]}" --fingerprint "$fb"
 grep -q 'not allowed' "$work/err" || die "unclear: $(cat "$work/err")"
 [ -z "$(v b lvs --noheadings)" ] || die "a refused feed left a volume"
 
+# A volume with content of its own, however deep inside, is not overwritten.
+v b lvcreate -n foreign -L 96m vgb
+qemu-io -f raw -c 'write -q -P 0x5a 50m 4k' "$(uri b vgb/foreign)"
+! v a feedattach vga/web b:vgb/foreign 2>"$work/err" || die "foreign data was overwritten"
+grep -qi 'content' "$work/err" || die "unclear: $(cat "$work/err")"
+qemu-io -r -f raw -c 'read -q -P 0x5a 50m 4k' "$(uri b vgb/foreign)" || die "foreign data has changed"
+v b lvremove -y vgb/foreign
+
 v a feedattach vga/web b:vgb/web --create
 v a feedwait vga/web b --timeout 60
 [ "$(ask a feeds vga/web -o feed_path)" = copied ] || die "TLS in user space is copied"
