@@ -191,9 +191,6 @@ impl Lane {
                     Step::Plain,
                 ),
                 ended => {
-                    if matches!(result, Ok(0)) {
-                        self.disks.check_sizes(&self.name);
-                    }
                     if let Some(payload) = job.payload {
                         self.payloads.put(payload.id, payload.skip, buf);
                     }
@@ -281,6 +278,12 @@ impl Lane {
     }
 
     fn disk_done(&mut self, job: &DiskJob, result: Result<(), IoError>) {
+        let broken = self.disks.get(job.disk).is_some_and(|disk| disk.broken);
+        let result = match result {
+            // It worked on what is left of the disk: a read may have found a hole instead of data.
+            Ok(()) if broken => Err(IoError::new(IoErrorKind::Medium)),
+            result => result,
+        };
         if let Err(error) = &result
             && error.kind() != IoErrorKind::Unsupported
         {

@@ -57,6 +57,13 @@ pub(super) enum Tag {
     Equalise(Equalise),
 }
 
+impl Tag {
+    /// The operation may have read or written a disk.
+    fn touched_disk(&self) -> bool {
+        matches!(self, Self::Disk(_))
+    }
+}
+
 /// Who waits for a request.
 pub(super) enum Requester {
     Nbd {
@@ -293,6 +300,9 @@ impl Lane {
                 self.ring.submit_and_wait(0, None)?;
             }
             self.ring.completions(&mut completed);
+            if completed.iter().any(|done| done.data.touched_disk()) {
+                self.disks.check_sizes(&self.name);
+            }
             for done in completed.drain(..) {
                 self.completed(done);
             }
