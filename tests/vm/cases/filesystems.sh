@@ -28,7 +28,7 @@ for fs in ext4 xfs btrfs; do
     case $fs in
     ext4) mkfs.ext4 -q -E lazy_itable_init=0 $dev ;;
     xfs) mkfs.xfs -q -f $dev ;;
-    btrfs) mkfs.btrfs -q -f $dev ;;
+    btrfs) mkfs.btrfs -q -f $dev 2>/tmp/mkfs || { cat /tmp/mkfs; die mkfs.btrfs; } ;;
     esac
     mount $dev $at
     fill $at

@@ -1,7 +1,7 @@
 # Sourced by every case, in the guest: helpers, and daemons with disks in RAM or virtio disks.
 set -euo pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-bin=/job/bin
+bin=/run/vm-bin
 node_pids=()
 declare -A port_of=() # of daemons in this guest
 
@@ -78,7 +78,8 @@ plexes_equal() { # node VG/LV: a mirror that no one writes to has equal plexes, 
 # udev, as every distribution runs it: it looks at each device that appears or has been written, and makes names.
 udev_start() {
     [ -x /usr/lib/systemd/systemd-udevd ] || { echo "skipped: systemd-udevd is not installed on the host"; exit 77; }
-    mkdir -p /run/udev
+    mkdir -p /run/udev /run/udev/rules.d
+    cp /job/*.rules /run/udev/rules.d/ # as `make install` would put them
     /usr/lib/systemd/systemd-udevd --daemon >/job/out/udevd.log 2>&1
     udevadm trigger --type=devices --subsystem-match=block
     udevadm settle -t 60
