@@ -112,7 +112,10 @@ impl Control {
             | Features::USER_RECOVERY
             | Features::USER_RECOVERY_REISSUE
             | match config.mode {
-                Mode::ZeroCopy => Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG,
+                // And user copy: for the requests whose bytes are needed here after all.
+                Mode::ZeroCopy => {
+                    Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG | Features::USER_COPY
+                }
                 Mode::UserCopy => Features::USER_COPY,
             };
         if !known.contains(need) {

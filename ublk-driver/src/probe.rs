@@ -31,8 +31,8 @@ fn sentence(error: &UblkError) -> String {
 
 fn judge(features: Features) -> Probe {
     let base = Features::CMD_IOCTL_ENCODE | Features::USER_RECOVERY_REISSUE;
-    let zero_copy = base | Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG;
     let user_copy = base | Features::USER_COPY;
+    let zero_copy = user_copy | Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG;
     if features.contains(zero_copy) {
         Probe {
             mode: Some(Mode::ZeroCopy),

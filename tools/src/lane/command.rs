@@ -99,6 +99,9 @@ pub enum LaneError {
     /// The volume's log cannot be written (in time).
     #[error("the volume's log cannot be written")]
     LogStuck,
+    /// The ring has no table of buffers for a device's requests.
+    #[error("the io_uring of the volume cannot register request pages")]
+    NoSlots,
     /// The lane serves a ublk device already.
     #[error("the volume has a block device already")]
     DeviceTwice,
@@ -203,6 +206,8 @@ pub struct LaneStats {
     pub read_bytes: u64,
     /// Bytes written by clients.
     pub write_bytes: u64,
+    /// Payload of clients that went through this process's memory, in bytes, once for each copy.
+    pub copied_bytes: u64,
     /// Failed operations by disk, in the table's order.
     pub disk_errors: Vec<u64>,
     /// Every disk is used with direct I/O.

@@ -94,6 +94,7 @@ impl Lane {
                 read,
                 payload,
             } => {
+                self.stats.copied_bytes += payload.map_or(0, |_| pending.len);
                 self.nbd_done(conn, token, payload.filter(|_| read), result);
                 self.forget(payload);
             }

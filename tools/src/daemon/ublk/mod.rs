@@ -114,6 +114,7 @@ pub async fn create(
         None => blocking(move || add(limits)).await?,
     };
     let (hold, held) = oneshot::channel();
+    let mode = device.mode();
     let block = Arc::new(BlockDevice {
         device,
         volume,
@@ -124,6 +125,7 @@ pub async fn create(
     let queues = UblkQueues {
         device: char,
         maps,
+        mode,
         hold,
     };
     let mut started = node
@@ -167,7 +169,7 @@ fn add(limits: Limits) -> Result<Opened, BlockError> {
         queues: QUEUES,
         depth: DEPTH,
         max_io: UBLK_MAX_IO,
-        mode: Mode::UserCopy,
+        mode: Mode::ZeroCopy,
         limits,
         id: None,
     })?;
@@ -201,7 +203,7 @@ fn take_over(node: &Node, volume: Uuid) -> Option<Opened> {
     let device = recorded(node, volume)?;
     let id = device.id();
     let fits = (device.queues(), device.depth()) == (QUEUES, DEPTH)
-        && device.mode() == Mode::UserCopy
+        && device.mode() == Mode::ZeroCopy
         && wait_for(QUIESCE, || device.is_quiesced().unwrap_or(false));
     let taken = if fits {
         let opened = wait_for(QUIESCE, || device.start_recovery().is_ok()).then(|| open(device));
