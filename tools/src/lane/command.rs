@@ -206,8 +206,6 @@ pub struct LaneStats {
     pub read_bytes: u64,
     /// Bytes written by clients.
     pub write_bytes: u64,
-    /// Payload of clients that went through this process's memory, in bytes, once for each copy.
-    pub copied_bytes: u64,
     /// Failed operations by disk, in the table's order.
     pub disk_errors: Vec<u64>,
     /// Every disk is used with direct I/O.

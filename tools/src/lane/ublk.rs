@@ -242,7 +242,7 @@ impl Lane {
         ublk.queues
             .device
             .read_payload(queue, tag.tag, skip, into)?;
-        self.stats.copied_bytes += into.len() as u64;
+        self.copied(into.len() as u64);
         Ok(())
     }
 
@@ -258,7 +258,7 @@ impl Lane {
         ublk.queues
             .device
             .write_payload(queue, tag.tag, skip, from)?;
-        self.stats.copied_bytes += from.len() as u64;
+        self.copied(from.len() as u64);
         Ok(())
     }
 
