@@ -108,13 +108,7 @@ impl Control {
     /// it does not know, so the flags are read back.
     pub fn add(&self, config: &DeviceConfig) -> Result<Device, UblkError> {
         let known = self.features()?;
-        let need = Features::CMD_IOCTL_ENCODE
-            | Features::USER_RECOVERY
-            | Features::USER_RECOVERY_REISSUE
-            | match config.mode {
-                Mode::ZeroCopy => Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG,
-                Mode::UserCopy => Features::USER_COPY,
-            };
+        let need = config.mode.needs();
         if !known.contains(need) {
             return Err(UblkError::Features {
                 missing: need - known,
@@ -203,6 +197,11 @@ impl Device {
     /// Requests per queue.
     pub fn depth(&self) -> u16 {
         self.info.depth
+    }
+
+    /// Largest request in bytes.
+    pub fn max_io(&self) -> u32 {
+        self.info.max_io_bytes
     }
 
     /// Has its server died?

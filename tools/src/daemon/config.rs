@@ -28,6 +28,9 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   paths = [\"/srv/disks/*.img\"]    # files to look at for disks
   devices = true                    # look at all block devices, too
 
+  [ublk]
+  mode = \"auto\"                    # how block devices move data: zero-copy, user-copy; auto: the best that works
+
   [log]
   format = \"text\"                  # or json
   filter = \"info\"                  # RUST_LOG beats it
@@ -136,7 +139,29 @@ struct FileConfig {
     nbd: Vec<String>,
     metrics: Option<SocketAddr>,
     scan: ScanConfig,
+    ublk: UblkConfig,
     log: LogConfig,
+}
+
+/// How block devices are to move their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UblkMode {
+    /// The best that the running kernel can do.
+    #[default]
+    Auto,
+    /// Request pages registered in the volume's ring, or no block device at all.
+    ZeroCopy,
+    /// One copy through the character device.
+    UserCopy,
+}
+
+/// `[ublk]`: block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UblkConfig {
+    /// How data moves; other than `auto` is for tests and for kernels that lie.
+    pub mode: UblkMode,
 }
 
 /// `[scan]`: where to look for disks.
@@ -180,6 +205,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where to look for disks.
     pub scan: ScanConfig,
+    /// Block devices.
+    pub ublk: UblkConfig,
     /// How to log.
     pub log: LogConfig,
 }
@@ -233,6 +260,7 @@ impl Config {
             nbd,
             metrics: options.metrics.or(file.metrics),
             scan: file.scan,
+            ublk: file.ublk,
             log: file.log,
         })
     }

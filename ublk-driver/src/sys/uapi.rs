@@ -74,6 +74,10 @@ pub(crate) const IO_OP_DISCARD: u8 = 3;
 pub(crate) const IO_OP_WRITE_ZEROES: u8 = 5;
 pub(crate) const IO_F_FUA: u32 = 1 << 13;
 pub(crate) const IO_F_NOUNMAP: u32 = 1 << 15;
+/// The request's pages could not be registered.
+pub(crate) const IO_F_NEED_REG_BUF: u32 = 1 << 17;
+/// `UBLK_AUTO_BUF_REG_FALLBACK`.
+pub(crate) const AUTO_BUF_REG_FALLBACK: u8 = 1;
 
 pub(crate) const ATTR_READ_ONLY: u32 = 1;
 pub(crate) const ATTR_ROTATIONAL: u32 = 1 << 1;
@@ -81,6 +85,7 @@ pub(crate) const ATTR_VOLATILE_CACHE: u32 = 1 << 2;
 pub(crate) const ATTR_FUA: u32 = 1 << 3;
 pub(crate) const PARAM_TYPE_BASIC: u32 = 1;
 pub(crate) const PARAM_TYPE_DISCARD: u32 = 1 << 1;
+pub(crate) const PARAM_TYPE_DMA_ALIGN: u32 = 1 << 4;
 
 /// State of a device: `UBLK_S_DEV_*`.
 pub(crate) const STATE_LIVE: u16 = 1;

@@ -262,6 +262,18 @@ fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
                 .as_ref()
                 .map_or(Value::Empty, |status| text(status.io_mode)),
         ),
+        (
+            "lv_io_reason",
+            status
+                .as_ref()
+                .map_or(Value::Empty, |status| text(&status.io_reason)),
+        ),
+        (
+            "lv_copied_bytes",
+            status
+                .as_ref()
+                .map_or(Value::Empty, |status| Value::Size(status.copied_bytes)),
+        ),
         ("plex_count", Value::Number(volume.plexes.len() as u64)),
         ("lv_health", text(health)),
         (
