@@ -328,9 +328,17 @@ impl Device {
             })
     }
 
-    /// Removes the device. Its queues must have let go of it.
+    /// Removes the device; its queues must have let go of it. Whoever still has it open keeps a dead
+    /// one, and its number: that is not waited for, where the kernel lets us (Linux 6.9).
     pub fn delete(&self) -> Result<(), UblkError> {
-        self.command("DEL_DEV", uapi::CMD_DEL_DEV, 0, None)
+        match self.command("DEL_DEV_ASYNC", uapi::CMD_DEL_DEV_ASYNC, 0, None) {
+            Err(UblkError::Command { source, .. })
+                if source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+            {
+                self.command("DEL_DEV", uapi::CMD_DEL_DEV, 0, None)
+            }
+            other => other,
+        }
     }
 
     fn command(

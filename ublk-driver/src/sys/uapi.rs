@@ -52,6 +52,7 @@ pub(crate) const CMD_GET_DEV_INFO: u32 = ioc(READ, 0x02, CONTROL_LEN);
 pub(crate) const CMD_START_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x10, CONTROL_LEN);
 pub(crate) const CMD_END_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x11, CONTROL_LEN);
 pub(crate) const CMD_GET_FEATURES: u32 = ioc(READ, 0x13, CONTROL_LEN);
+pub(crate) const CMD_DEL_DEV_ASYNC: u32 = ioc(READ, 0x14, CONTROL_LEN);
 pub(crate) const CMD_UPDATE_SIZE: u32 = ioc(READ_WRITE, 0x15, CONTROL_LEN);
 pub(crate) const CMD_TRY_STOP_DEV: u32 = ioc(READ_WRITE, 0x17, CONTROL_LEN);
 
