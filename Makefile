@@ -37,6 +37,7 @@ e2e: build ## real programs on this machine (tests/e2e)
 
 vm-test: build ## real kernels in QEMU (tests/vm)
 	@$(need) vm
+	$(CARGO) test --locked --no-run -p feedplex --test kernel_tls
 	tests/vm/run
 
 bench: build ## figures beside those of others (tests/bench)
