@@ -86,7 +86,6 @@ pub(crate) const ATTR_VOLATILE_CACHE: u32 = 1 << 2;
 pub(crate) const ATTR_FUA: u32 = 1 << 3;
 pub(crate) const PARAM_TYPE_BASIC: u32 = 1;
 pub(crate) const PARAM_TYPE_DISCARD: u32 = 1 << 1;
-pub(crate) const PARAM_TYPE_DMA_ALIGN: u32 = 1 << 4;
 
 /// State of a device: `UBLK_S_DEV_*`.
 pub(crate) const STATE_LIVE: u16 = 1;
