@@ -54,7 +54,8 @@ equal "after live writes"
 
 # A sink whose TLS stays in user space, with words for it; and back. Only the change travels.
 restart() { kill "$(eval echo "\$pid_$1")"; wait "$(eval echo "\$pid_$1")" || true; node_start "$@"; }
-restart b --config /tmp/user.toml
+config_of[b]=/tmp/user.toml
+restart b
 qemu-io -f raw -c 'write -q -P 0x31 16m 2m' "$(nbd a vga/web)"
 v a feedwait vga/web b --timeout 60
 field b vgb/web feed_reason | grep -q 'tls in user space: as configured' || die "no reason: $(field b vgb/web feed_reason)"
@@ -64,8 +65,10 @@ equal "with user space at the sink"
 v a feeddetach vga/web b --force
 v b feeddetach vgb/web a --force || true
 v b lvremove -y vgb/web
+config_of[b]=/dev/null
 restart b
-restart a --config /tmp/rekey.toml
+config_of[a]=/tmp/rekey.toml
+restart a
 began=$(grep -c . /job/out/volmgrd-a.log)
 v a feedattach vga/web b:vgb/web --create
 v a feedwait vga/web b --timeout 120

@@ -4,6 +4,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DM_DISA
 bin=/job/bin
 node_pids=()
 declare -A port_of=()
+declare -A config_of=() # node -> configuration file
 
 die() { echo "FAILED: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
@@ -19,7 +20,7 @@ node_start() { # name [extra options]
     local name=$1; shift
     mkdir -p "/run/$name"
     [ -n "${port_of[$name]:-}" ] || port_of[$name]=$((7750 + ${#port_of[@]})) # the same after a restart
-    "$bin/volmgrd" --foreground --config /dev/null --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
+    "$bin/volmgrd" --foreground --config "${config_of[$name]:-/dev/null}" --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
         --listen "127.0.0.1:${port_of[$name]}" --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
     node_pids+=($!)
     eval "pid_$name=$!"
