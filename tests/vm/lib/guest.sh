@@ -4,6 +4,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=
 bin=/run/vm-bin
 node_pids=()
 declare -A port_of=() # of daemons in this guest
+declare -A config_of=() # node -> configuration file
 
 die() { echo "FAILED: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
@@ -43,7 +44,7 @@ node_start() { # name [extra options]
     [ "$name" != "$there" ] || { call "$(printf '%q ' node_start "$name" "$@")"; return; }
     mkdir -p "/run/$name"
     [ -n "${port_of[$name]:-}" ] || port_of[$name]=$((7750 + ${#port_of[@]})) # the same after a restart
-    "$bin/volmgrd" --foreground --config /dev/null --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
+    "$bin/volmgrd" --foreground --config "${config_of[$name]:-/dev/null}" --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
         --listen "$address:${port_of[$name]}" --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
     node_pids+=($!)
     eval "pid_$name=$!"
