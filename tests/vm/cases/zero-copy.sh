@@ -8,17 +8,7 @@ need fio
 modprobe ublk_drv
 ram_disks 3 192
 mkdir -p /run/conf
-echo >/run/conf/auto
 printf '[ublk]\nmode = "user-copy"\n' >/run/conf/user-copy
-node_start() { # as in guest.sh, with a configuration
-    local name=$1 conf=${2:-auto}
-    mkdir -p "/run/$name"
-    [ -n "${port_of[$name]:-}" ] || port_of[$name]=$((7750 + ${#port_of[@]}))
-    "$bin/volmgrd" --foreground --config /run/conf/"$conf" --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
-        --listen "127.0.0.1:${port_of[$name]}" --nbd "unix:/run/$name/nbd" >>"/job/out/volmgrd-$name.log" 2>&1 &
-    eval "pid_$name=$!"
-    wait_for 30 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
-}
 bytes() { value a "$@" --units b --nosuffix; }
 node_start a
 node_start b
@@ -103,7 +93,7 @@ v a vgs >/dev/null
 
 # Forced to the older way: the probes see it (so they would have seen it above), and the counter does.
 kill -TERM "$pid_a"; wait "$pid_a" || die "volmgrd ended badly"
-node_start a user-copy
+config=/run/conf/user-copy node_start a
 v a lvchange -ay va/lv
 [ "$(value a lvs va/lv -o lv_io_mode)" = user-copy ] || die "not forced: $(value a lvs va/lv -o lv_io_mode)"
 [ "$(value a lvs va/lv -o lv_io_reason)" = configured ] || die "reason: $(value a lvs va/lv -o lv_io_reason)"

@@ -39,7 +39,7 @@ call() {
     return "$(cat "/job/calls/$n.status")"
 }
 
-node_start() { # name [extra options]
+node_start() { # name [extra options]; config=FILE before it
     local name=$1; shift
     [ "$name" != "$there" ] || { call "$(printf '%q ' node_start "$name" "$@")"; return; }
     mkdir -p "/run/$name"
@@ -111,6 +111,6 @@ io_mode() { # node VG/LV
     *) wanted=zero-copy ;;
     esac
     mode=$(value "$1" lvs "$2" -o lv_io_mode)
-    echo "figure: $2: $mode"
-    [ "$mode" = "$wanted" ] || die "lv_io_mode of $2 is $mode, not $wanted"
+    echo "figure: $2 moves its payload by $mode"
+    [ "$mode" = "$wanted" ] || die "lv_io_mode of $2 is $mode, not $wanted: $(value "$1" lvs "$2" -o lv_io_reason)"
 }
