@@ -93,7 +93,8 @@ v a vgs >/dev/null
 
 # Forced to the older way: the probes see it (so they would have seen it above), and the counter does.
 kill -TERM "$pid_a"; wait "$pid_a" || die "volmgrd ended badly"
-config=/run/conf/user-copy node_start a
+config_of[a]=/run/conf/user-copy
+node_start a
 v a lvchange -ay va/lv
 [ "$(value a lvs va/lv -o lv_io_mode)" = user-copy ] || die "not forced: $(value a lvs va/lv -o lv_io_mode)"
 [ "$(value a lvs va/lv -o lv_io_reason)" = configured ] || die "reason: $(value a lvs va/lv -o lv_io_reason)"
