@@ -3,7 +3,7 @@
 use super::*;
 use crate::engine::{DiskId, Piece};
 use crate::label::{AREA_MAX, EXTENT_DEFAULT, Geometry, Label};
-use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check};
+use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_change};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -385,7 +385,7 @@ fn a_hundred_thousand_runs() {
     let runs = 100_000;
     let vg = large_group(1);
     let mut holes = Group {
-        volumes: Vec::new(),
+        volumes: Default::default(),
         ..vg.clone()
     };
     holes.pvs = group(&[2 * runs]).pvs;
@@ -531,6 +531,104 @@ fn apply(group: &Group, step: &Step, fresh: u128) -> Option<Group> {
     }
 }
 
+/// What is wrong with a version is found by looking at what has changed, too.
+#[test]
+fn a_change_is_checked_as_the_whole_is() {
+    let mut good = group(&[40, 40]);
+    for n in 0..4u128 {
+        let request = VolumeRequest::new(&format!("v{n}"), 3 * EXTENT_DEFAULT);
+        let mut uuids = (0..).map(|i| Uuid::from_u128(10_000 + 100 * n + i));
+        good = create_volume(&good, &request, &mut || uuids.next().unwrap()).unwrap();
+    }
+    assert_eq!(check(&good), []);
+    type Break = fn(&mut Group);
+    let breaks: [Break; 9] = [
+        |g| g.volumes[1].name = "v3".into(),
+        |g| g.volumes[1].uuid = g.volumes[0].uuid,
+        |g| {
+            g.volumes[2].plexes[0].subdisks[0].pv_extent =
+                g.volumes[0].plexes[0].subdisks[0].pv_extent
+        },
+        |g| g.volumes[2].log[0].pv_extent = g.volumes[1].log[0].pv_extent,
+        |g| g.volumes[2].extents += 1,
+        |g| g.volumes[2].log[0].pv = Uuid::from_u128(999),
+        |g| g.volumes.push(g.volumes[0].clone()),
+        |g| g.pvs[0].extent_count = 1,
+        |g| g.volumes[0].plexes[0].replaces = Some(Uuid::from_u128(5)),
+    ];
+    for (index, make) in breaks.iter().enumerate() {
+        let mut bad = good.clone();
+        make(&mut bad);
+        assert_ne!(check(&bad), [], "break {index}");
+        assert_ne!(check_change(&good, &bad), [], "break {index}");
+    }
+}
+
+#[test]
+fn a_plex_moves_off_a_disk() {
+    let mut vg = group(&[20, 20, 20]);
+    let mut request = VolumeRequest::new("web", 8 * EXTENT_DEFAULT);
+    request.mirrors = 1;
+    let mut uuids = (0..).map(|i| Uuid::from_u128(10_000 + i));
+    vg = create_volume(&vg, &request, &mut || uuids.next().unwrap()).unwrap();
+    let number = vg.volumes[0].plexes[0].number;
+    let from = vg.volumes[0].plexes[0].subdisks[0].pv;
+    let other = vg.volumes[0].plexes[1].subdisks[0].pv;
+    let new = Uuid::from_u128(77);
+    let moving = begin_move(&vg, "web", number, from, &[], new).unwrap();
+    assert_eq!(check(&moving), []);
+    let plex = moving.volumes[0].plexes[2].clone();
+    assert_eq!(plex.replaces, Some(vg.volumes[0].plexes[0].uuid));
+    // Neither where it is to leave nor where the other copy is.
+    assert!(plex.subdisks.iter().all(|s| s.pv != from && s.pv != other));
+    assert!(matches!(
+        begin_move(&moving, "web", number, from, &[], Uuid::from_u128(78)),
+        Err(PlanError::Exists { .. })
+    ));
+    // Not before it is in step.
+    assert!(matches!(
+        finish_move(&moving, "web", plex.number),
+        Err(PlanError::Transition { .. })
+    ));
+    let ready = set_plex_state(&moving, "web", plex.number, PlexState::Active).unwrap();
+    let ready = set_log_valid(&ready, "web", plex.number, true).unwrap();
+    let done = finish_move(&ready, "web", plex.number).unwrap();
+    assert_eq!(check(&done), []);
+    assert_eq!(done.volumes[0].plexes.len(), 2);
+    assert!(done.volumes[0].plexes.iter().all(|p| p.replaces.is_none()));
+    assert!(done.volumes[0].extent_runs().all(|(pv, _, _)| pv != from));
+    // Given up: as it was, but for the number that is not given again.
+    let given_up = detach_plex(&moving, "web", plex.number).unwrap();
+    assert_eq!(given_up.volumes[0].plexes, vg.volumes[0].plexes);
+    // The plex that was to leave goes by hand: the new one is one like any other.
+    let by_hand = detach_plex(&ready, "web", number).unwrap();
+    assert!(
+        by_hand.volumes[0]
+            .plexes
+            .iter()
+            .all(|p| p.replaces.is_none())
+    );
+    assert_eq!(check(&by_hand), []);
+}
+
+#[test]
+fn a_plex_may_stay_on_its_other_disks_when_it_moves() {
+    let mut vg = group(&[10, 30]);
+    let mut uuids = (0..).map(|i| Uuid::from_u128(10_000 + i));
+    let request = VolumeRequest::new("web", 8 * EXTENT_DEFAULT);
+    vg = create_volume(&vg, &request, &mut || uuids.next().unwrap()).unwrap();
+    let first = vg.volumes[0].plexes[0].subdisks[0].pv;
+    let extended = extend_volume(&vg, "web", 14 * EXTENT_DEFAULT, &[])
+        .unwrap()
+        .group;
+    let pvs = extended.volumes[0].pvs_of(&extended.volumes[0].plexes[0]);
+    assert_eq!(pvs.len(), 2, "it is on both disks");
+    let moving = begin_move(&extended, "web", 0, first, &[], Uuid::from_u128(77)).unwrap();
+    assert_eq!(check(&moving), []);
+    let plex = &moving.volumes[0].plexes[1];
+    assert!(plex.subdisks.iter().all(|s| s.pv != first));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     /// Whatever is planned is valid, and what was there before stays where it was.
@@ -542,6 +640,7 @@ proptest! {
                 continue;
             };
             prop_assert_eq!(check(&next), [], "after {:?}", step);
+            prop_assert_eq!(check_change(&now, &next), [], "after {:?}", step);
             for volume in &next.volumes {
                 let Some(before) = now.volume_by_uuid(volume.uuid) else { continue };
                 let columns = |p: &crate::model::Plex| u64::from(p.columns());

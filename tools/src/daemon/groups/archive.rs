@@ -84,7 +84,7 @@ mod tests {
             commit: Uuid::from_u128(2),
             exported: false,
             pvs: Vec::new(),
-            volumes: Vec::new(),
+            volumes: Default::default(),
         };
         archive.try_keep(&group).unwrap();
         group.name = "vg".into();

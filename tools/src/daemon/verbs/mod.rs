@@ -4,6 +4,7 @@
 //! Verbs that change things hold the node's verb lock while they change them, so that each sees
 //! the effect of the one before. Verbs that wait let go of it.
 
+mod list;
 mod lv;
 mod lv_change;
 mod node;
@@ -270,6 +271,22 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Report { kind, vg, lv, peer } => {
             report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await
+        }
+        Command::List {
+            kind,
+            vg,
+            lv,
+            peer,
+            columns,
+        } => {
+            let asked = list::Asked {
+                kind: *kind,
+                vg: vg.as_deref(),
+                lv: lv.as_ref(),
+                peer: peer.as_deref(),
+                columns,
+            };
+            list::list(ctx, asked).await
         }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
