@@ -9,7 +9,7 @@ pub use ending::{deactivate, deactivate_all, users};
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;
 use super::ublk::{self, BlockDevice};
-use super::verbs::{chain, commit_failed, fail, find_volume};
+use super::verbs::{chain, commit_failed, fail, find_volume, pvmove};
 use super::{Node, logs};
 use crate::api::{Failure, LvName};
 use crate::lane::{DiskSpec, LaneHandle, LaneSpec};
@@ -301,6 +301,9 @@ async fn start(
     node.event("lv-activated", &name.to_string(), "volume is served");
     if let Some(feeds) = node.feeds() {
         feeds.activated(name);
+    }
+    if pvmove::pending(volume) {
+        pvmove::finish_soon(node, volume.uuid);
     }
     Ok(())
 }

@@ -288,7 +288,7 @@ pub async fn lvextend(
         .commit(&lv.vg, |group| {
             // States may have changed meanwhile; where things lie has not.
             let mut next = group.clone();
-            for now in next.volumes.iter_mut().filter(|v| v.uuid == grown.uuid) {
+            if let Some(now) = next.volumes.get_mut(grown.uuid) {
                 now.extents = grown.extents;
                 for plex in &mut now.plexes {
                     if let Some(new) = grown.plex(plex.number) {

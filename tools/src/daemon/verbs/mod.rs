@@ -12,6 +12,7 @@ mod peer;
 mod plex;
 mod plex_sync;
 mod pv;
+pub mod pvmove;
 mod report;
 mod size;
 mod tree;
@@ -291,6 +292,23 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
+        Command::Pvmove {
+            from,
+            to,
+            lv,
+            abort,
+            background,
+        } => {
+            let asked = pvmove::Asked {
+                from: from.as_deref(),
+                to,
+                lv: lv.as_deref(),
+                abort: *abort,
+                background: *background,
+            };
+            pvmove::pvmove(ctx, asked).await
+        }
+        Command::Vgcfglist { vg } => vg_move::vgcfglist(ctx, vg).await,
         Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, *verify).await,
         Command::Feedattach { .. }
         | Command::Feedwait { .. }
@@ -344,6 +362,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Lvrename { lv, new } => lv::lvrename(ctx, lv, new).await,
         Command::Lvchange { lv, change } => lv_change::lvchange(ctx, lv, change).await,
         Command::Plexattach { lv, pvs } => plex::plexattach(ctx, lv, pvs).await,
+        Command::Lvconvert { lv, mirrors, pvs } => plex::lvconvert(ctx, lv, *mirrors, pvs).await,
         Command::Plexdetach { lv, plex, force } => plex::plexdetach(ctx, lv, plex, *force).await,
         Command::Peeradd {
             name,

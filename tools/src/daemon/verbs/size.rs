@@ -19,8 +19,8 @@ pub fn resolve(spec: SizeSpec, now: u64, most: u64, group: &Group) -> Option<u64
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         bytes - bytes % group.extent_size.max(1)
     };
-    let free = free_bytes(group);
-    let total = group.extents_total().saturating_mul(group.extent_size);
+    let free = || free_bytes(group);
+    let total = || group.extents_total().saturating_mul(group.extent_size);
     // Percentages are wishes: logs and layouts may leave a little less than the free space.
     let size = match spec {
         SizeSpec::Bytes(bytes) => bytes,
@@ -37,9 +37,9 @@ pub fn resolve(spec: SizeSpec, now: u64, most: u64, group: &Group) -> Option<u64
         | SizeSpec::Minus(_)
         | SizeSpec::PlusExtents(_)
         | SizeSpec::MinusExtents(_) => return None,
-        SizeSpec::PercentFree(wanted) => percent(free, wanted).min(most),
-        SizeSpec::PercentVg(wanted) => percent(total, wanted).min(most),
-        SizeSpec::PlusPercentFree(wanted) => now.checked_add(percent(free, wanted))?.min(most),
+        SizeSpec::PercentFree(wanted) => percent(free(), wanted).min(most),
+        SizeSpec::PercentVg(wanted) => percent(total(), wanted).min(most),
+        SizeSpec::PlusPercentFree(wanted) => now.checked_add(percent(free(), wanted))?.min(most),
     };
     (size > 0).then_some(size)
 }

@@ -54,7 +54,15 @@ pub fn draw(
         },
     ));
     for plex in &volume.plexes {
-        root.below.push(plex_branch(view, plex, dirty));
+        let mut branch = plex_branch(view, plex, dirty);
+        if let Some(old) = volume
+            .plexes
+            .iter()
+            .find(|old| Some(old.uuid) == plex.replaces)
+        {
+            branch.text += &format!("  replaces {}", old.name());
+        }
+        root.below.push(branch);
     }
     for log in &volume.log {
         root.below.push(Branch::leaf(format!(
