@@ -72,7 +72,7 @@ table() {
 3|--frontend goes with -ay|lvchange -an --frontend nbd vga/web
 3|missing|lvchange vga/web
 3|cannot be used with|lvchange -ay --offline plex0 vga/web
-5|another front end.*lvchange -an|lvchange -ay --frontend both vga/web
+5|cannot activate: .*\(.*\)|lvchange -ay --frontend both vga/web
 5|no plex9.*it has plex0, plex1|lvchange --offline plex9 vga/web
 5|last active plex.*attach another|lvchange --offline plex0 vga/idle
 5|last active plex.*attach another|plexdetach vga/idle plex0

@@ -12,7 +12,7 @@ use super::args::Cli;
 use super::client::Client;
 use super::report::fields;
 use crate::api::{Command as Ask, Reply, ReportKind, Request, Value};
-use crate::paths::Paths;
+use crate::paths::{Paths, SOCKET_VARIABLE};
 use clap::{Arg, Command, CommandFactory};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -46,10 +46,9 @@ pub fn complete(words: &[String]) -> Vec<String> {
         .iter()
         .zip(words.iter().skip(1))
         .find(|(option, _)| *option == "--socket")
-        .map_or_else(
-            || Paths::of_process().socket,
-            |(_, path)| PathBuf::from(path),
-        );
+        .map(|(_, path)| PathBuf::from(path))
+        .or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from))
+        .unwrap_or_else(|| Paths::of_process().socket);
     candidates(words, &mut |names| known(&socket, names))
 }
 
