@@ -21,7 +21,7 @@ use super::nbd::{Conn, NbdStep};
 use super::payload::Payloads;
 use super::requests::Pending;
 use super::start::{limits, read_logs};
-use super::ublk::{Ublk, UblkTag};
+use super::ublk::{UBLK_SLOTS, Ublk, UblkTag};
 use super::wake::Waker;
 use super::{FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats};
 use blockio::{IoError, IoErrorKind, Limits, PayloadId};
@@ -177,7 +177,11 @@ impl Lane {
         shared: Arc<Shared>,
     ) -> Result<Self, LaneError> {
         let pool = BufPool::new(spec.pool_bytes)?;
-        let mut ring = Ring::new(RingConfig::default(), Some(&pool))?;
+        let config = RingConfig {
+            kernel_slots: UBLK_SLOTS,
+            ..RingConfig::default()
+        };
+        let mut ring = Ring::new(config, Some(&pool))?;
         if let Some(error) = ring.unregistered_why() {
             tracing::info!(volume = %spec.name, %error, "buffers are not registered");
         }

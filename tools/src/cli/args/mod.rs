@@ -331,7 +331,7 @@ verbs! {
     #[command(after_help = nodes::COMPLETIONS)]
     Completions(nodes::CompletionsArgs),
     /// Say what could stand at the cursor
-    #[command(hide = true)]
+    #[command(hide = true, after_help = nodes::COMPLETE)]
     Complete(nodes::CompleteArgs),
     /// Write the man pages
     #[command(hide = true, after_help = nodes::MAN)]

@@ -218,6 +218,9 @@ impl CompletionsArgs {
     }
 }
 
+pub const COMPLETE: &str = "EXAMPLES:
+  volmgr complete -- lvremove vg0/                            what could stand behind it, a line each";
+
 /// `complete`: what the shells' scripts ask.
 #[derive(Debug, Args)]
 pub struct CompleteArgs {

@@ -206,6 +206,18 @@ static LV: Table = Table {
             "How its data moves: zero-copy, user-copy, mapped, nbd.",
         ),
         extra(
+            "lv_io_reason",
+            "IoReason",
+            Text,
+            "Why its data does not move in a better way.",
+        ),
+        extra(
+            "lv_copied_bytes",
+            "Copied",
+            Size,
+            "Data of its users copied through the daemon's memory since activation.",
+        ),
+        extra(
             "lv_attr",
             "Attr",
             Text,

@@ -70,7 +70,7 @@ fn cells(row: &Row, columns: &[String]) -> Vec<Value> {
 }
 
 /// The fields of a volume, in the order of [`report::rows`].
-pub(super) const LV_FIELDS: [&str; 15] = [
+pub(super) const LV_FIELDS: [&str; 17] = [
     "lv_name",
     "vg_name",
     "lv_attr",
@@ -80,6 +80,8 @@ pub(super) const LV_FIELDS: [&str; 15] = [
     "lv_active",
     "lv_open",
     "lv_io_mode",
+    "lv_io_reason",
+    "lv_copied_bytes",
     "plex_count",
     "lv_health",
     "lv_role",
@@ -166,6 +168,14 @@ impl<'a> LvFacts<'a> {
             "lv_open" => Value::Number(self.status().map_or(0, |status| status.opens)),
             "lv_io_mode" => match self.status() {
                 Some(status) => text(status.io_mode),
+                None => Value::Empty,
+            },
+            "lv_io_reason" => match self.status() {
+                Some(status) => text(&status.io_reason),
+                None => Value::Empty,
+            },
+            "lv_copied_bytes" => match self.status() {
+                Some(status) => Value::Size(status.copied_bytes),
                 None => Value::Empty,
             },
             "plex_count" => Value::Number(volume.plexes.len() as u64),

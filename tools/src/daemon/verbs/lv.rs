@@ -417,7 +417,7 @@ pub async fn lvremove(ctx: &Ctx, lv: &LvName, force: bool) -> Result<(), Failure
         return Err(fail(
             lv,
             what,
-            format!("it is open ({opens} connection(s))"),
+            format!("it is open ({opens} user(s))"),
             "close it first",
         ));
     }
