@@ -61,6 +61,21 @@ v a pvmove >/dev/null
 same web
 v a plexsync --verify vg/web >/dev/null
 
+# A plex that has just come when the daemon dies, in the slot that another one left: it has nothing, and is not taken for one
+# that misses nothing.
+v a plexattach vg/db "$(d 3)" >/dev/null
+v a plexsync vg/db >/dev/null
+v a plexdetach vg/db "$(ask a plexs vg/db -S "devices=~'disk3[(]'" -o plex_name)" >/dev/null
+head -c 10M /dev/urandom >"$work/db"
+nbdcopy --flush "$work/db" "$(uri a vg/db)"
+v a plexattach vg/db "$(d 3)" >/dev/null
+node_kill a
+node_start a
+for _ in $(seq 100); do v a lvs vg/db -o lv_active --noheadings | grep -q active && break; sleep 0.1; done
+v a plexsync vg/db >/dev/null
+v a plexsync --verify vg/db >/dev/null
+v a plexdetach vg/db "$(ask a plexs vg/db -S "devices=~'disk3[(]'" -o plex_name)" >/dev/null
+
 # Given up in the middle, or just done: never something in between.
 v a pvmove -b -n web "$(d 1)" "$(d 2)"
 v a pvmove --abort "$(d 1)" | grep -q 'given up' || die "nothing was given up"
