@@ -40,6 +40,7 @@ pub mod node;
 pub mod peers;
 mod process;
 pub mod rows;
+mod sample;
 mod server;
 mod start;
 pub mod state;

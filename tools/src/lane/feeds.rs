@@ -23,6 +23,7 @@ pub(super) struct Mark {
 
 impl Lane {
     pub(super) fn perform_feed(&mut self, io: FeedIo) {
+        self.meters.feed_sent(io.io, io.feed, true, io.range.len());
         let bytes = match io.payload {
             None => Ok(None),
             Some(payload) => self
@@ -50,6 +51,8 @@ impl Lane {
     }
 
     pub(super) fn perform_copy(&mut self, copy: FeedCopy) {
+        let bytes = copy.range.len();
+        self.meters.feed_sent(copy.io, copy.feed, false, bytes);
         let mut segments = Vec::with_capacity(copy.segments.len());
         for segment in &copy.segments {
             let Some(disk) = self.disks.get(segment.disk) else {
@@ -125,6 +128,7 @@ impl Lane {
     pub(super) fn feed_attach(&mut self, feed: FeedId, outlet: Box<dyn FeedOutlet>) {
         if self.outlets.insert(feed, outlet).is_some() {
             // The old connection was not taken off: what it had in flight is not known.
+            self.meters.feed_cut(feed);
             self.engine.feed_offline(feed, &mut self.out);
         }
         self.engine.feed_online(feed, &mut self.out);
@@ -133,6 +137,7 @@ impl Lane {
 
     pub(super) fn feed_offline(&mut self, feed: FeedId) {
         self.outlets.remove(&feed);
+        self.meters.feed_cut(feed);
         self.engine.feed_offline(feed, &mut self.out);
         self.take_out();
         let lost: Vec<IoId> = self

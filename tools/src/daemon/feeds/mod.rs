@@ -19,17 +19,20 @@ mod record;
 mod registry;
 mod rows;
 mod run;
+mod sample;
 mod sink;
 mod source;
 mod target;
 mod verbs;
 mod verify;
 
+pub use rows::state_name;
+
 use super::node::Node;
 use super::verbs::Ctx;
 use super::{BoxFuture, FeedService, StartError};
-use crate::api::{Command, Failure, LvName, ReportKind, Row};
-use crate::lane::LaneHandle;
+use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
+use crate::lane::{FeedLag, LaneHandle};
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
 use registry::Registry;
@@ -301,6 +304,10 @@ impl FeedService for Feeds {
                 _ => Vec::new(),
             }
         })
+    }
+
+    fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample> {
+        sample::samples(self, lv, lags)
     }
 
     fn describe(&self, lv: &LvName) -> Vec<String> {

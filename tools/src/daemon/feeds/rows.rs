@@ -53,7 +53,7 @@ fn all(feeds: &Feeds) -> Vec<Found> {
     found
 }
 
-fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
+pub(super) fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
     match entry {
         Some(entry) => entry.status(),
         None => Status {
@@ -82,7 +82,7 @@ fn percent(status: &Status) -> f64 {
     }
 }
 
-fn consistent(feed: &Feed, status: &Status) -> &'static str {
+pub(super) fn consistent(feed: &Feed, status: &Status) -> &'static str {
     let good = match feed.direction {
         // What the source knows of the sink.
         Direction::Out => matches!(status.state, FeedState::Live | FeedState::Split),

@@ -17,6 +17,8 @@ mod tree;
 mod vg;
 mod vg_move;
 
+pub use report::{health, state_name as plex_state_name};
+
 use super::Node;
 use super::groups::{CommitError, GroupView};
 use super::rows::human;

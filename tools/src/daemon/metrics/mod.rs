@@ -1,14 +1,16 @@
-//! Metrics over HTTP in Prometheus' text format: what an alert needs, no more.
+//! Metrics over HTTP in Prometheus' text format. What there is to see is in [`families`]; each answer is
+//! made when it is asked for, from counters that the data path keeps anyway.
+
+mod families;
+mod text;
 
 use super::{Node, StartError};
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use volmgr::model::PlexState;
 
 /// Time a client gets for its request and for reading the answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +65,7 @@ async fn answer(node: &Node, mut stream: TcpStream) {
         }
     }
     let (status, body) = if request.starts_with(b"GET /metrics ") {
-        ("200 OK", text(node))
+        ("200 OK", families::all(node).await)
     } else {
         ("404 Not Found", "try /metrics\n".to_owned())
     };
@@ -73,66 +75,4 @@ async fn answer(node: &Node, mut stream: TcpStream) {
     );
     // A client that has gone needs no answer.
     let _gone = stream.write_all((head + &body).as_bytes()).await;
-}
-
-/// All metrics.
-fn text(node: &Node) -> String {
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, lines: Vec<(String, u64)>| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (labels, value) in lines {
-            let _ = writeln!(text, "{name}{{{labels}}} {value}");
-        }
-    };
-    let views = node.groups.views();
-    gauge(
-        "volmgr_group_missing_disks",
-        "Disks of the group that are not there.",
-        views
-            .iter()
-            .map(|view| {
-                (
-                    format!("vg=\"{}\"", view.group.name),
-                    view.missing().len() as u64,
-                )
-            })
-            .collect(),
-    );
-    let volumes = || {
-        views.iter().flat_map(|view| {
-            view.group
-                .volumes
-                .iter()
-                .map(move |volume| (view.group.name.as_str(), volume))
-        })
-    };
-    gauge(
-        "volmgr_volume_active",
-        "1 where the volume is served.",
-        volumes()
-            .map(|(vg, volume)| {
-                let active = u64::from(node.is_active(volume.uuid));
-                (format!("vg=\"{vg}\",lv=\"{}\"", volume.name), active)
-            })
-            .collect(),
-    );
-    gauge(
-        "volmgr_plex_in_step",
-        "1 where the plex has every acknowledged write.",
-        volumes()
-            .flat_map(|(vg, volume)| {
-                volume.plexes.iter().map(move |plex| {
-                    (
-                        format!(
-                            "vg=\"{vg}\",lv=\"{}\",plex=\"plex{}\"",
-                            volume.name, plex.number
-                        ),
-                        u64::from(plex.state == PlexState::Active),
-                    )
-                })
-            })
-            .collect(),
-    );
-    text
 }
