@@ -43,7 +43,7 @@ node_start() { # name [options]
     mkdir -p "$work/$name"
     [ -n "${port_of[$name]:-}" ] || port_of[$name]=$(free_port)
     # shellcheck disable=SC2086
-    ${WRAP:-} "$bin/volmgrd" --foreground --config /dev/null --state-dir "$work/$name/state" --socket "$work/$name/volmgrd.sock" \
+    ${WRAP:-} "$bin/volmgrd" --foreground --config "${CONFIG:-/dev/null}" --state-dir "$work/$name/state" --socket "$work/$name/volmgrd.sock" \
         --node "$name" --location "rack-$name" --listen "127.0.0.1:${port_of[$name]}" --nbd "unix:$work/$name/nbd.sock" "$@" \
         >>"$work/$name.log" 2>&1 &
     pid_of[$name]=$!

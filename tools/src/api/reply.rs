@@ -25,6 +25,13 @@ pub enum Reply {
         /// The rows.
         rows: Vec<Row>,
     },
+    /// Trees for the reader, on standard output.
+    Tree {
+        /// One below the other.
+        roots: Vec<super::Branch>,
+    },
+    /// Numbers.
+    Sample(super::Sample),
     /// The command has ended well.
     Done,
     /// The command has ended badly.

@@ -170,6 +170,14 @@ pub struct FeedSample {
     pub direction: String,
     /// Its state.
     pub state: String,
+    /// Why, where there is something to say.
+    pub reason: String,
+    /// The point in time at which it ended; else empty.
+    pub point: String,
+    /// The volume over there.
+    pub peer_lv: String,
+    /// `async` or `sync`.
+    pub mode: String,
     /// The other side, or this one where the direction is `in`, is a consistent copy.
     pub consistent: bool,
     /// Bytes that the other side is known to miss.

@@ -2,10 +2,11 @@
 
 use super::args::{Ask, Cli, Global, ListingArgs, ReportFormat, Work};
 use super::client::Client;
+use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
 use super::report::{Listing, Wanted, fields, value};
-use super::{pages, pvck};
+use super::{pages, pvck, top, tree};
 use crate::api::{Failure, Reply, Request};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -28,6 +29,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
             done_or(io::stdout().lock().write_all(checked.text.as_bytes()))?;
             checked.damage.map_or(Ok(()), Err)
         }),
+        Work::Top(top) => top::run(&cli.global, &top),
         Work::Completions(shell) => {
             done_or(pages::completions(shell, &mut io::stdout().lock())).map(|_| ())
         }
@@ -142,7 +144,7 @@ fn context_text(value: &ContextValue) -> String {
 }
 
 /// A reader that has gone (`volmgr lvs | head -1`) is no failure, but nothing is left to do: `false`.
-fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
+pub(super) fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
     match outcome {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -153,6 +155,14 @@ fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
             error,
             "",
         )),
+    }
+}
+
+/// Where the daemon is.
+pub(super) fn socket(global: &Global) -> PathBuf {
+    match &global.socket {
+        Some(path) => path.clone(),
+        None => Paths::of_process().socket,
     }
 }
 
@@ -169,10 +179,7 @@ impl<'a> Session<'a> {
         Session {
             global,
             verb,
-            socket: match &global.socket {
-                Some(path) => path.clone(),
-                None => Paths::of_process().socket,
-            },
+            socket: socket(global),
             shown: Shown::new(global.quiet > 0, io::stderr().is_terminal()),
         }
     }
@@ -287,6 +294,16 @@ impl<'a> Session<'a> {
                         return Ok(false);
                     }
                 }
+                Reply::Tree { roots } => {
+                    let lines = tree::lines(&roots, Colours::of_stdout());
+                    if !done_or(self.shown.aside(|| print_lines(&lines)))? {
+                        return Ok(false);
+                    }
+                }
+                Reply::Sample(_) => {
+                    let why = "numbers were not asked for";
+                    return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
+                }
                 Reply::Warning { text } => self.shown.aside(|| {
                     complain(&format!(
                         "volmgr: {}: warning: {}",
@@ -349,6 +366,14 @@ fn keep_named(args: &ListingArgs, rows: &mut Vec<crate::api::Row>, unmatched: &m
         unmatched.retain(|unmatched| *unmatched != name);
         args.names.contains(&name)
     });
+}
+
+fn print_lines(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
 }
 
 /// Writes text of the daemon's with an end of line, and nothing in it that moves the cursor.

@@ -1,6 +1,7 @@
 //! Options of `volmgrd` and its configuration file; flags beat the file, the file beats defaults.
 
 use super::StartError;
+use super::hooks::{Hook, HookConfig};
 use crate::paths::Paths;
 use clap::Parser;
 use serde::Deserialize;
@@ -30,7 +31,16 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
 
   [log]
   format = \"text\"                  # or json
-  filter = \"info\"                  # RUST_LOG beats it
+  filter = \"info\"                  # RUST_LOG beats it; volmgr::request=trace shows each request
+
+  [[hook]]                          # runs a program on events; as many as you like
+  events = [\"plex-*\", \"lv-failed\", \"feed-*\"]
+  objects = [\"vg0/*\"]               # default: all
+  program = \"/etc/volmgr/hooks/mail-admin\"
+  args = [\"root\"]
+  timeout = 30                      # seconds; then it is killed
+
+SIGHUP reads the file again: [scan], [[hook]] and the log filter change at once, the rest by a restart.
 
 Example, two nodes of an ordinary user on one machine:
 
@@ -137,6 +147,7 @@ struct FileConfig {
     metrics: Option<SocketAddr>,
     scan: ScanConfig,
     log: LogConfig,
+    hook: Vec<HookConfig>,
 }
 
 /// `[scan]`: where to look for disks.
@@ -160,7 +171,7 @@ pub struct LogConfig {
 }
 
 /// Everything the daemon needs to know to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Folder of the state that is not on the disks.
     pub state_dir: PathBuf,
@@ -182,6 +193,8 @@ pub struct Config {
     pub scan: ScanConfig,
     /// How to log.
     pub log: LogConfig,
+    /// Programs to be run on events.
+    pub hooks: Vec<Hook>,
 }
 
 impl Config {
@@ -196,6 +209,7 @@ impl Config {
             path: path.to_owned(),
             why,
         };
+        let hooks = Hook::all(&file.hook).map_err(bad)?;
         let mut nbd = options.nbd.clone();
         if nbd.is_empty() {
             for text in &file.nbd {
@@ -234,6 +248,7 @@ impl Config {
             metrics: options.metrics.or(file.metrics),
             scan: file.scan,
             log: file.log,
+            hooks,
         })
     }
 }
@@ -320,6 +335,7 @@ mod tests {
         assert_eq!(config.nbd.len(), 2);
         assert_eq!(config.scan.devices, Some(true));
         assert_eq!(config.log.filter.as_deref(), Some("info"));
+        assert_eq!(config.hooks.len(), 1);
     }
 
     #[test]

@@ -31,9 +31,6 @@ pub trait FeedService: Send + Sync {
     /// Numbers of a volume's feeds. `lags` is what its lane knows, by map slot.
     fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample>;
 
-    /// `feeds` of a volume as lines of `lvdisplay`, without indentation.
-    fn describe(&self, lv: &LvName) -> Vec<String>;
-
     /// State of the connection to a peer for `peers`: `connected`, `idle`, …
     fn peer_state(&self, peer: &str) -> String;
 

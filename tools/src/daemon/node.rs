@@ -5,6 +5,7 @@ use super::disks::ScanRoots;
 use super::events::EventLog;
 use super::groups::{CommitError, GroupView, Groups, ScanOutcome};
 use super::peers::Peers;
+use super::settings::{Current, Settings};
 use super::state::{NodeFile, StateDir};
 use super::{Config, FeedService, StartError};
 use crate::api::{Failure, LvName};
@@ -42,6 +43,8 @@ pub struct Node {
     pub ublk: super::ublk::Records,
     /// What happened.
     pub events: EventLog,
+    /// What may change while the daemon runs.
+    pub settings: Current,
     devices: Mutex<BTreeSet<PathBuf>>,
     verbs: AsyncMutex<()>,
     stop: watch::Sender<bool>,
@@ -75,8 +78,10 @@ impl Node {
         let ublk = super::ublk::Records::load(&state)?;
         let events = EventLog::open(state.path());
         let groups = Groups::new(state.path().join("archive"));
+        let settings = Current::new(&config);
         Ok(Arc::new(Self {
             config,
+            settings,
             state,
             identity,
             key,
@@ -116,11 +121,11 @@ impl Node {
         // Before another disk takes the place of one that went.
         let mut warnings = self.scanned(gone).await;
         let known = self.known_devices();
+        let settings = self.settings();
         let roots = ScanRoots {
             paths: known.iter().chain(more).cloned().collect(),
-            globs: self.config.scan.paths.clone(),
-            devices: self
-                .config
+            globs: settings.scan.paths.clone(),
+            devices: settings
                 .scan
                 .devices
                 .unwrap_or_else(|| nix::unistd::geteuid().is_root()),
@@ -282,6 +287,11 @@ impl Node {
     /// Records an event.
     pub fn event(&self, kind: &str, object: &str, text: &str) {
         self.events.record(kind, object, text);
+    }
+
+    /// What may change while the daemon runs, as it is now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.get()
     }
 
     /// Runs a task until it ends or the daemon stops.

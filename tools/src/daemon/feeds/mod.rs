@@ -310,10 +310,6 @@ impl FeedService for Feeds {
         sample::samples(self, lv, lags)
     }
 
-    fn describe(&self, lv: &LvName) -> Vec<String> {
-        rows::describe(self, lv)
-    }
-
     fn peer_state(&self, peer: &str) -> String {
         let connected = self
             .entries()

@@ -5,7 +5,7 @@ use super::{Feeds, is_tracked};
 use crate::api::{FeedSample, LvName};
 use crate::lane::FeedLag;
 use volmgr::engine::FeedId;
-use volmgr::model::{Direction, FeedIntent};
+use volmgr::model::{Direction, FeedIntent, FeedMode};
 
 /// The feeds of a volume, with what its lane knows of them.
 pub fn samples(feeds: &Feeds, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample> {
@@ -37,6 +37,19 @@ pub fn samples(feeds: &Feeds, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<Fe
                     Direction::In => "in".into(),
                 },
                 state: state_name(status.state).into(),
+                reason: status.reason.clone(),
+                point: match feed.intent {
+                    FeedIntent::Split { point } => {
+                        let named = volume.points.iter().find(|known| known.uuid == point);
+                        named.map(|point| point.name.clone()).unwrap_or_default()
+                    }
+                    _ => String::new(),
+                },
+                peer_lv: feed.peer_lv.clone(),
+                mode: match feed.mode {
+                    FeedMode::Async => "async".into(),
+                    FeedMode::Sync => "sync".into(),
+                },
                 consistent: consistent(feed, &status) == "yes",
                 dirty: lag.as_ref().map_or(status.dirty, |lag| lag.dirty),
                 lag_bytes: known.map(|lag| lag.dirty + lag.flying_bytes),

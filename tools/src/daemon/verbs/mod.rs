@@ -275,6 +275,8 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
+        Command::Logfilter { filter, reset } => node::logfilter(ctx, filter.as_deref(), *reset),
+        Command::Sample { names } => node::sample(ctx, names).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
         Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, *verify).await,
         Command::Feedattach { .. }
