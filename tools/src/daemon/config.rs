@@ -28,6 +28,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   [scan]
   paths = [\"/srv/disks/*.img\"]    # files to look at for disks
   devices = true                    # look at all block devices, too
+  wait = 0                          # seconds that the start waits for disks that were there the last time
 
   [log]
   format = \"text\"                  # or json
@@ -158,6 +159,8 @@ pub struct ScanConfig {
     pub paths: Vec<String>,
     /// Look at all block devices; by default root does.
     pub devices: Option<bool>,
+    /// Seconds that the start waits for disks that were there the last time.
+    pub wait: u64,
 }
 
 /// `[log]`: how to log.

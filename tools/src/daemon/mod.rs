@@ -47,6 +47,7 @@ pub mod settings;
 mod start;
 pub mod state;
 mod sys;
+mod tcp;
 pub mod ublk;
 pub mod verbs;
 

@@ -41,7 +41,7 @@ async fn serve(config: Config, options: &Options, warnings: &[String]) -> Result
     node.spawn(hooks::run(node.clone()));
     node.clone().start().await?;
     if let Some(address) = node.config.metrics {
-        node.spawn(metrics::serve(node.clone(), metrics::bind(address).await?));
+        node.spawn(metrics::serve(node.clone(), metrics::bind(address)?));
     }
     let server = tokio::spawn(server::serve(node.clone(), listener));
     tracing::info!(

@@ -39,7 +39,6 @@ use registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use uuid::Uuid;
 use volmgr::engine::{FeedId, Note};
 use volmgr::model::{Direction, Feed, FeedIntent, Volume};
@@ -69,19 +68,16 @@ pub fn is_tracked(feed: &Feed) -> bool {
 impl Feeds {
     /// Opens the feed port if there is one, and registers with the node.
     pub async fn start(node: &Arc<Node>) -> Result<Arc<Self>, StartError> {
-        let listener = match node.config.listen {
-            None => None,
-            Some(address) => {
-                Some(
-                    TcpListener::bind(address)
-                        .await
-                        .map_err(|source| StartError::Listen {
-                            address: address.to_string(),
-                            source,
-                        })?,
-                )
-            }
-        };
+        let listener =
+            match node.config.listen {
+                None => None,
+                Some(address) => Some(crate::daemon::tcp::listen(address).map_err(|source| {
+                    StartError::Listen {
+                        address: address.to_string(),
+                        source,
+                    }
+                })?),
+            };
         let feeds = Arc::new_cyclic(|me| Self {
             node: node.clone(),
             registry: Registry::default(),

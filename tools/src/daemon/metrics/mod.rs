@@ -18,13 +18,11 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 const CLIENTS_MAX: usize = 8;
 
 /// Opens the listener.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen {
-            address: address.to_string(),
-            source,
-        })
+pub fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    crate::daemon::tcp::listen(address).map_err(|source| StartError::Listen {
+        address: address.to_string(),
+        source,
+    })
 }
 
 /// Answers until the node stops.
