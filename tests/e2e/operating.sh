@@ -108,5 +108,21 @@ v a lvdisplay vg0/www | grep -q 'plex1  concatenated  offline' || die "an offlin
 
 node_stop a
 echo >"$CONFIG"
+mv "$work/a/disk1" "$work/late1"
+mv "$work/a/disk2" "$work/late2"
 node_start a
 event 'hook-failed .*exit code 7' || die "events do not survive a restart"
+
+# Disks that come late: what was active then is active again, with vgscan as udev has it run.
+[ -z "$(v a lvs --noheadings)" ] || die "a group without disks"
+mv "$work/late1" "$work/a/disk1"
+mv "$work/late2" "$work/a/disk2"
+v a vgscan
+[ "$(ask a lvs -o lv_active vg0/www)" = active ] || die "not activated when its disks came"
+node_stop a
+printf '[scan]\nwait = 20\n' >"$CONFIG"
+mv "$work/a/disk1" "$work/late1"
+(sleep 1.5; mv "$work/late1" "$work/a/disk1") &
+node_start a
+wait_for "not active" sh -c "'$bin/volmgr' --socket '$work/a/volmgrd.sock' lvs --noheadings -o lv_active,lv_health vg0/www | grep -q 'active *degraded'"
+[ "$(ask a plexs -o plex_state vg0/www | tr '\n' ' ')" = "active offline " ] || die "a disk that came in time counts as missing: $(v a plexs)"
