@@ -37,6 +37,7 @@ e2e: build ## real programs on this machine (tests/e2e)
 
 vm-test: build ## real kernels in QEMU (tests/vm)
 	@$(need) vm
+	$(CARGO) test --locked --no-run -p feedplex --test kernel_tls
 	tests/vm/run
 
 bench: build ## figures beside those of others (tests/bench)
@@ -67,6 +68,7 @@ man: build ## write the man pages to target/man
 install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
 	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
+	install -D -m 644 tools/udev/61-volmgr.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 target/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
@@ -77,7 +79,8 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	$(release)/volmgr completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish
 
 uninstall: ## remove what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
+	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/man/man8/volmgrd.8 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_volmgr $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish

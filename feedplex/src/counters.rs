@@ -1,5 +1,6 @@
 //! What a feed moved, and who touched it.
 
+use crate::transport::ktls::UserTls;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[non_exhaustive]
 pub enum PathReason {
     /// TLS records are made in user space.
-    Tls,
+    Tls(UserTls),
     /// Live writes leave from the front end's buffer.
     LiveWrites,
     /// Writes so small that moving them costs less than arranging not to.
@@ -31,7 +32,7 @@ pub enum PathReason {
 impl fmt::Display for PathReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tls => f.write_str("tls"),
+            Self::Tls(why) => write!(f, "tls in user space: {why}"),
             Self::LiveWrites => f.write_str("live writes"),
             Self::SmallWrites => f.write_str("small writes"),
             Self::DurableWrites => f.write_str("durable writes"),
@@ -118,13 +119,14 @@ mod tests {
     #[test]
     fn a_reason_is_remembered_once() {
         let counters = FeedCounters::default();
-        counters.copied(3, PathReason::Tls);
-        counters.copied(4, PathReason::Tls);
+        let tls = PathReason::Tls(UserTls::NoModule);
+        counters.copied(3, tls);
+        counters.copied(4, tls);
         counters.kernel(5);
         let values = counters.values();
         assert_eq!(values.payload_copied_bytes, 7);
         assert_eq!(values.payload_kernel_bytes, 5);
-        assert_eq!(values.reasons, [PathReason::Tls]);
+        assert_eq!(values.reasons, [tls]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod support;
 use blockio::{ByteRange, IoErrorKind};
 use feedplex::counters::PathReason;
 use feedplex::streams::{BulkConfig, BulkSender, RateLimiter, SendError, StreamError, receive};
+use feedplex::transport::ktls::UserTls;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ fn bulk_under_tls_is_copied_and_says_so() {
         for side in [sent, received] {
             assert_eq!(side.payload_kernel_bytes, 0);
             assert_eq!(side.payload_copied_bytes, SIZE);
-            assert_eq!(side.reasons, [PathReason::Tls]);
+            assert_eq!(side.reasons, [PathReason::Tls(UserTls::Configured)]);
         }
     }
 }

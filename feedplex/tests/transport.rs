@@ -27,7 +27,7 @@ async fn a_peer_that_is_not_known_is_refused_and_both_sides_say_so() {
             let (tcp, from) = listener.accept().await.unwrap();
             acceptor.accept::<8>(tcp, from).await
         },
-        connect(address, &security, &options, PATIENCE),
+        connect(address, None, &security, &options, PATIENCE),
     );
     match accepted {
         Err(TransportError::UnknownPeer(found)) => assert_eq!(found, client.fingerprint()),
@@ -53,7 +53,7 @@ async fn a_server_with_another_key_is_not_talked_to() {
             let (tcp, from) = listener.accept().await.unwrap();
             acceptor.accept::<8>(tcp, from).await
         },
-        connect(address, &security, &options, PATIENCE),
+        connect(address, None, &security, &options, PATIENCE),
     );
     assert!(accepted.is_err());
     match connected.unwrap_err() {
@@ -146,7 +146,7 @@ async fn plaintext_goes_in_both_directions_and_keeps_the_preamble_apart() {
     let (listener, address) = listener().await;
     let client = async {
         let options = SocketOptions::default();
-        let mut connection = connect(address, &Security::Plaintext, &options, PATIENCE)
+        let mut connection = connect(address, None, &Security::Plaintext, &options, PATIENCE)
             .await
             .unwrap();
         assert_eq!(connection.peer(), None);
@@ -175,7 +175,7 @@ async fn nobody_there_is_an_error_in_time() {
     let (listener, address) = listener().await;
     drop(listener);
     let options = SocketOptions::default();
-    let error = connect(address, &Security::Plaintext, &options, PATIENCE)
+    let error = connect(address, None, &Security::Plaintext, &options, PATIENCE)
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::Io { .. }), "{error:?}");

@@ -53,6 +53,19 @@ impl KernelSlot {
     pub fn len(&self) -> usize {
         self.len as usize
     }
+
+    /// `len` bytes of it, `skip` bytes on; `None` where they do not all exist.
+    pub fn part(&self, skip: u64, len: u64) -> Option<Self> {
+        let end = skip.checked_add(len)?;
+        if end > u64::from(self.len) {
+            return None;
+        }
+        Some(Self {
+            index: self.index,
+            offset: self.offset.checked_add(skip)?,
+            len: u32::try_from(len).ok()?,
+        })
+    }
 }
 
 /// Where a read puts its bytes.

@@ -11,11 +11,19 @@ declare -A programs=(
     [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat"
     [bench]="fio=fio nbdcopy=libnbd-bin nbdkit=nbdkit qemu-img=qemu-utils qemu-nbd=qemu-utils socat=socat"
     [deb]="dpkg-deb=dpkg dpkg-shlibdeps=dpkg-dev strip=binutils xz=xz-utils"
-    [vm]="qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio xz=xz-utils depmod=kmod"
+    [vm]="qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio xz=xz-utils depmod=kmod mkfs.ext4=e2fsprogs
+        mkfs.xfs=xfsprogs xfs_growfs=xfsprogs mkfs.btrfs=btrfs-progs btrfs=btrfs-progs fio=fio git=git sqlite3=sqlite3 cryptsetup=cryptsetup-bin
+        sfdisk=fdisk udevadm=udev nbd-client=nbd-client nbdinfo=libnbd-bin dmsetup=dmsetup pg_ctl=postgresql"
 )
 
 say() { printf 'need: %s\n' "$*" >&2; }
-have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+have() {
+    local place
+    command -v "$1" >/dev/null 2>&1 && return 0
+    # Debian keeps PostgreSQL's programs in a folder for each version.
+    for place in /usr/sbin /sbin /usr/lib/postgresql/*/bin; do [ ! -x "$place/$1" ] || return 0; done
+    return 1
+}
 
 [ $# -gt 0 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 3; }
 

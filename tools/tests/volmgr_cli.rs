@@ -166,15 +166,12 @@ fn listings_and_empty_listings() {
   web vg0  1.00g active     2 ok     normal
 "
     );
-    assert_eq!(
-        requests[0].command,
-        Verb::Report {
-            kind: ReportKind::Lv,
-            vg: None,
-            lv: None,
-            peer: None
-        }
-    );
+    let Verb::List { kind, columns, .. } = &requests[0].command else {
+        panic!("{requests:?}");
+    };
+    assert_eq!(*kind, ReportKind::Lv);
+    // What is shown, and nothing that would only cost time.
+    assert!(columns.contains(&"lv_size".into()) && !columns.contains(&"lv_uuid".into()));
     assert_eq!(answered("lvs", vec![Reply::Done]).0.stdout, "");
     let (ran, _) = answered("lvs --reportformat json", vec![Reply::Done]);
     assert_eq!(ran.stdout, "{\"report\":[{\"lv\":[]}]}\n");

@@ -6,15 +6,25 @@ use crate::sys::uapi;
 use blockio::IoError;
 use ringio::sys::Command;
 
-/// Asks for the first request of `tag`.
-pub fn fetch(device: &CharDevice, queue: u16, tag: u16) -> Command {
-    build(device.handle(), uapi::IO_FETCH_REQ, queue, tag, 0)
+/// Asks for the first request of `tag`. In zero-copy mode its pages come in `slot` of the table of
+/// buffers of the ring that the command is given to; the request's commit must go to the same ring.
+pub fn fetch(device: &CharDevice, queue: u16, tag: u16, slot: Option<u16>) -> Command {
+    build(device.handle(), uapi::IO_FETCH_REQ, queue, tag, 0, slot)
 }
 
-/// Ends the request of `tag` and asks for the next. `Ok` carries the bytes done.
-pub fn commit(device: &CharDevice, queue: u16, tag: u16, result: Result<u32, IoError>) -> Command {
+/// Ends the request of `tag` and asks for the next, as [`fetch`] does. `Ok` carries the bytes done.
+///
+/// The kernel empties the request's slot first. Operations of the ring that use it and have been
+/// submitted keep the pages until they are done, and the request open as long.
+pub fn commit(
+    device: &CharDevice,
+    queue: u16,
+    tag: u16,
+    slot: Option<u16>,
+    result: Result<u32, IoError>,
+) -> Command {
     let op = uapi::IO_COMMIT_AND_FETCH_REQ;
-    build(device.handle(), op, queue, tag, result_code(result))
+    build(device.handle(), op, queue, tag, result_code(result), slot)
 }
 
 fn result_code(result: Result<u32, IoError>) -> i32 {

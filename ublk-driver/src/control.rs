@@ -108,13 +108,7 @@ impl Control {
     /// it does not know, so the flags are read back.
     pub fn add(&self, config: &DeviceConfig) -> Result<Device, UblkError> {
         let known = self.features()?;
-        let need = Features::CMD_IOCTL_ENCODE
-            | Features::USER_RECOVERY
-            | Features::USER_RECOVERY_REISSUE
-            | match config.mode {
-                Mode::ZeroCopy => Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG,
-                Mode::UserCopy => Features::USER_COPY,
-            };
+        let need = config.mode.needs();
         if !known.contains(need) {
             return Err(UblkError::Features {
                 missing: need - known,
@@ -203,6 +197,11 @@ impl Device {
     /// Requests per queue.
     pub fn depth(&self) -> u16 {
         self.info.depth
+    }
+
+    /// Largest request in bytes.
+    pub fn max_io(&self) -> u32 {
+        self.info.max_io_bytes
     }
 
     /// Has its server died?
@@ -329,9 +328,17 @@ impl Device {
             })
     }
 
-    /// Removes the device. Its queues must have let go of it.
+    /// Removes the device; its queues must have let go of it. Whoever still has it open keeps a dead
+    /// one, and its number: that is not waited for, where the kernel lets us (Linux 6.9).
     pub fn delete(&self) -> Result<(), UblkError> {
-        self.command("DEL_DEV", uapi::CMD_DEL_DEV, 0, None)
+        match self.command("DEL_DEV_ASYNC", uapi::CMD_DEL_DEV_ASYNC, 0, None) {
+            Err(UblkError::Command { source, .. })
+                if source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+            {
+                self.command("DEL_DEV", uapi::CMD_DEL_DEV, 0, None)
+            }
+            other => other,
+        }
     }
 
     fn command(

@@ -29,17 +29,29 @@ impl CharDevice {
         Arc::clone(&self.file).into()
     }
 
-    /// Copies what the write request of `tag` brought (user copy). A copy between memories: it
-    /// does no I/O, and through a ring it would cost a worker thread, because the device knows no
-    /// "would block".
-    pub fn read_payload(&self, queue: u16, tag: u16, into: &mut [u8]) -> Result<(), IoError> {
-        let at = payload_offset(queue, tag);
+    /// Copies what the write request of `tag` brought, `skip` bytes on (user copy). A copy between
+    /// memories: it does no I/O, and through a ring it would cost a worker thread, because the
+    /// device knows no "would block".
+    pub fn read_payload(
+        &self,
+        queue: u16,
+        tag: u16,
+        skip: u64,
+        into: &mut [u8],
+    ) -> Result<(), IoError> {
+        let at = payload_offset(queue, tag) + skip;
         self.file.read_exact_at(into, at).map_err(io_error)
     }
 
-    /// Copies what the read request of `tag` gets (user copy).
-    pub fn write_payload(&self, queue: u16, tag: u16, from: &[u8]) -> Result<(), IoError> {
-        let at = payload_offset(queue, tag);
+    /// Copies what the read request of `tag` gets, `skip` bytes on (user copy).
+    pub fn write_payload(
+        &self,
+        queue: u16,
+        tag: u16,
+        skip: u64,
+        from: &[u8],
+    ) -> Result<(), IoError> {
+        let at = payload_offset(queue, tag) + skip;
         self.file.write_all_at(from, at).map_err(io_error)
     }
 }

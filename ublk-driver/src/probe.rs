@@ -29,27 +29,57 @@ fn sentence(error: &UblkError) -> String {
     }
 }
 
+/// Features without which no mode works.
+const BASE: Features = Features::CMD_IOCTL_ENCODE.union(Features::USER_RECOVERY_REISSUE);
+
+impl Mode {
+    /// Best first.
+    pub const ALL: [Self; 2] = [Self::ZeroCopy, Self::UserCopy];
+
+    /// As listings and the configuration call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZeroCopy => "zero-copy",
+            Self::UserCopy => "user-copy",
+        }
+    }
+
+    /// What a device needs to work in this mode.
+    pub fn needs(self) -> Features {
+        BASE.union(Features::USER_RECOVERY).union(match self {
+            // And user copy: for the requests whose bytes are needed in memory after all.
+            Self::ZeroCopy => Features::SUPPORT_ZERO_COPY
+                .union(Features::AUTO_BUF_REG)
+                .union(Features::USER_COPY),
+            Self::UserCopy => Features::USER_COPY,
+        })
+    }
+}
+
+/// Why this mode cannot be had with these features, or `None` where it can.
+pub fn lacks(mode: Mode, features: Features) -> Option<String> {
+    let missing = mode.needs() - features;
+    if missing.is_empty() {
+        return None;
+    }
+    Some(match mode {
+        Mode::ZeroCopy if !missing.intersects(BASE) => {
+            "this kernel cannot register request pages (Linux 6.16 can)".to_owned()
+        }
+        _ => format!("this kernel's ublk lacks {missing:?}"),
+    })
+}
+
 fn judge(features: Features) -> Probe {
-    let base = Features::CMD_IOCTL_ENCODE | Features::USER_RECOVERY_REISSUE;
-    let zero_copy = base | Features::SUPPORT_ZERO_COPY | Features::AUTO_BUF_REG;
-    let user_copy = base | Features::USER_COPY;
-    if features.contains(zero_copy) {
-        Probe {
-            mode: Some(Mode::ZeroCopy),
-            reason: None,
-        }
-    } else if features.contains(user_copy) {
-        let reason = "this kernel cannot register request pages (Linux 6.16 can)".to_owned();
-        Probe {
-            mode: Some(Mode::UserCopy),
-            reason: Some(reason),
-        }
-    } else {
-        let reason = format!("this kernel's ublk lacks {:?}", user_copy - features);
-        Probe {
-            mode: None,
-            reason: Some(reason),
-        }
+    let mode = Mode::ALL
+        .into_iter()
+        .find(|mode| lacks(*mode, features).is_none());
+    let better = mode.map_or(Mode::ALL.last().copied(), |mode| {
+        Mode::ALL.into_iter().take_while(|m| *m != mode).last()
+    });
+    Probe {
+        mode,
+        reason: better.and_then(|mode| lacks(mode, features)),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Descriptor {
     pub range: ByteRange,
     /// How.
     pub flags: Flags,
+    /// In zero-copy mode: the pages could not be registered, the slot is empty.
+    pub unregistered: bool,
 }
 
 impl QueueMap {
@@ -71,7 +73,12 @@ fn decode(b: &[u8; IO_DESC_LEN]) -> Descriptor {
             .and_then(|start| ByteRange::checked(start, u64::from(sectors) * 512))
             .unwrap_or_default(),
     };
-    Descriptor { op, range, flags }
+    Descriptor {
+        op,
+        range,
+        flags,
+        unregistered: op_flags & uapi::IO_F_NEED_REG_BUF != 0,
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +99,9 @@ mod tests {
         assert_eq!(d.op, Some(Op::Write));
         assert_eq!(d.range, ByteRange::new(8192, 4096));
         assert_eq!(d.flags, Flags::FUA);
+        assert!(!d.unregistered);
+        let refused = raw(u32::from(uapi::IO_OP_WRITE) | uapi::IO_F_NEED_REG_BUF, 8, 0);
+        assert!(decode(&refused).unregistered);
     }
 
     #[test]

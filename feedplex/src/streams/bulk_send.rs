@@ -99,10 +99,7 @@ impl BulkSender {
                 stopper.stop();
             }
         };
-        let copy_reason = match stream.bare_socket() {
-            Some(_) => None,
-            None => Some(PathReason::Tls),
-        };
+        let copy_reason = stream.copy_reason();
         let frame_bytes = u64::from(config.frame_bytes).clamp(BLOCK, PAYLOAD_MAX) & !(BLOCK - 1);
         let mut body = Sending {
             frame_bytes,
@@ -327,8 +324,8 @@ impl Sending {
         if whole > 0 {
             self.pay(whole)?;
             let header = self.header(Command::Write, to, whole);
-            let Some(socket) = self.stream.bare_socket() else {
-                unreachable!("a stream under TLS copies from the beginning");
+            let Some(socket) = self.stream.splice_socket() else {
+                unreachable!("a stream under TLS in user space copies from the beginning");
             };
             send_more(socket, &header.encode()).map_err(socket_error("sending a header"))?;
             self.pipe
@@ -404,7 +401,10 @@ impl Sending {
         Ok(())
     }
 
-    fn pay(&self, bytes: u64) -> Result<(), StreamError> {
+    fn pay(&mut self, bytes: u64) -> Result<(), StreamError> {
+        if !self.stream.spend_key(bytes) {
+            return Err(StreamError::KeyUsedUp);
+        }
         let stopped = || self.stopped.load(Ordering::SeqCst);
         if self.limiter.acquire(bytes, stopped) {
             Ok(())

@@ -243,6 +243,10 @@ impl Sending {
     }
 
     fn send(&mut self, batch: &[Queued]) -> Result<(), StreamError> {
+        let bytes = batch.iter().map(|frame| frame.header.payload_len()).sum();
+        if !self.stream.spend_key(bytes) {
+            return Err(StreamError::KeyUsedUp);
+        }
         let headers: Vec<[u8; HEADER_LEN]> = batch.iter().map(|frame| self.seal(frame)).collect();
         let mut slices = Vec::with_capacity(batch.len() * 2);
         for (header, frame) in headers.iter().zip(batch) {
@@ -274,10 +278,8 @@ impl Sending {
         self.counters.frame();
         match frame.header.command {
             Command::Write => {
-                let reason = match self.stream.bare_socket() {
-                    Some(_) => PathReason::LiveWrites,
-                    None => PathReason::Tls,
-                };
+                let reason = self.stream.copy_reason();
+                let reason = reason.unwrap_or(PathReason::LiveWrites);
                 self.counters.copied(frame.header.length, reason);
             }
             Command::WriteZeroes => self.counters.zeroes(frame.header.length),

@@ -106,6 +106,9 @@ pub enum StreamError {
     /// The stream's thread panicked, which is a bug here; the message is on standard error.
     #[error("the stream's thread panicked")]
     Panicked,
+    /// A key under TLS has been used for as much as it is good for.
+    #[error("the TLS key is used up, the connection is made anew")]
+    KeyUsedUp,
     /// Stopped from this side.
     #[error("stopped")]
     Stopped,

@@ -244,8 +244,8 @@ impl Receiving {
 
     /// Why this payload goes through a buffer; `None` if it does not.
     fn copy_reason(&self, header: &FrameHeader) -> Option<PathReason> {
-        if self.reader.stream.bare_socket().is_none() {
-            Some(PathReason::Tls)
+        if let Some(reason) = self.reader.stream.copy_reason() {
+            Some(reason)
         } else if header.flags.contains(FrameFlags::PAYLOAD_CRC) {
             Some(PathReason::PayloadChecksum)
         } else if header.flags.contains(FrameFlags::FUA) {
@@ -267,11 +267,11 @@ impl Receiving {
             .device
             .begin_write(range)
             .map_err(|error| self.failed(error))?;
-        let delivered = match self.reader.stream.bare_socket() {
+        let delivered = match self.reader.stream.splice_socket() {
             Some(socket) => self
                 .fanout
                 .deliver(socket, &grant.plexes, range.len(), &self.counters),
-            None => unreachable!("payload under TLS is copied"),
+            None => unreachable!("payload under TLS in user space is copied"),
         };
         let untouched = |count: usize| vec![Ok(()); count];
         match delivered {

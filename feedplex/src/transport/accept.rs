@@ -4,6 +4,7 @@
 //! most one task, one socket and a bounded time; there are at most so many of them.
 
 use super::connection::ADMITTED;
+use super::record::RecordSocket;
 use super::{Connection, SocketOptions, TransportError, tls};
 use rustls::ServerConfig;
 use std::net::SocketAddr;
@@ -150,7 +151,7 @@ impl Acceptor {
         address: SocketAddr,
     ) -> Result<Connection, TransportError> {
         let stream = TlsAcceptor::from(self.tls.clone())
-            .accept(tcp)
+            .accept(RecordSocket::new(tcp))
             .await
             .map_err(TransportError::from_io("TLS handshake"))?;
         let peer = tls::peer_fingerprint(stream.get_ref().1.peer_certificates())?;

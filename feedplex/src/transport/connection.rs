@@ -1,9 +1,12 @@
 //! A connection to a peer, asynchronous; plain or TLS.
 
+use super::from::{From, connect_tcp};
+use super::ktls::{KernelTls, UserTls};
+use super::record::RecordSocket;
 use super::{DataStream, SocketOptions, TransportError, tls};
 use crate::identity::Fingerprint;
-use rustls::ClientConfig;
-use std::io;
+use rustls::{ClientConfig, ConnectionCommon};
+use std::io::{self, BufRead};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,18 +39,19 @@ pub struct Connection {
 #[derive(Debug)]
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<RecordSocket>>),
 }
 
 /// Connects, and shakes hands; all of it within `timeout`.
 pub async fn connect(
     address: SocketAddr,
+    from: Option<&From>,
     security: &Security,
     options: &SocketOptions,
     timeout: Duration,
 ) -> Result<Connection, TransportError> {
     let steps = async {
-        let tcp = TcpStream::connect(address)
+        let tcp = connect_tcp(address, from)
             .await
             .map_err(TransportError::from_io("connecting"))?;
         options
@@ -58,7 +62,7 @@ pub async fn connect(
             Security::Tls(config) => config.clone(),
         };
         let stream = TlsConnector::from(config)
-            .connect(tls::nameless(), tcp)
+            .connect(tls::nameless(), RecordSocket::new(tcp))
             .await
             .map_err(TransportError::from_io("TLS handshake"))?;
         let peer = tls::peer_fingerprint(stream.get_ref().1.peer_certificates())?;
@@ -91,7 +95,7 @@ impl Connection {
     }
 
     pub(super) fn tls(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<RecordSocket>,
         peer: Fingerprint,
         address: SocketAddr,
     ) -> Self {
@@ -118,8 +122,8 @@ impl Connection {
     }
 
     /// Turns it into a data stream. Whatever was written has to be flushed before; what was
-    /// received and not yet read is not lost.
-    pub fn into_data(self) -> io::Result<DataStream> {
+    /// received and not yet read is not lost. Under TLS the kernel takes the records over, where it can.
+    pub fn into_data(self, kernel: &KernelTls) -> io::Result<DataStream> {
         let blocking = |tcp: TcpStream| {
             let tcp = tcp.into_std()?;
             tcp.set_nonblocking(false)?;
@@ -129,15 +133,46 @@ impl Connection {
             Stream::Plain(tcp) => Ok(DataStream::plain(blocking(tcp)?)),
             Stream::Tls(stream) => match *stream {
                 TlsStream::Client(stream) => {
-                    let (tcp, session) = stream.into_inner();
-                    Ok(DataStream::tls_client(session, blocking(tcp)?))
+                    let (socket, mut session) = stream.into_inner();
+                    let idle = socket.between_records() && is_idle(&mut session);
+                    let tcp = blocking(socket.into_inner())?;
+                    match prepare(kernel, &tcp, idle) {
+                        Ok(()) => {
+                            let secrets = session.dangerous_extract_secrets();
+                            let secrets = secrets.map_err(io::Error::other)?;
+                            Ok(DataStream::kernel(kernel.take_over(tcp, secrets)?))
+                        }
+                        Err(why) => Ok(DataStream::tls_client(session, tcp, why)),
+                    }
                 }
                 TlsStream::Server(stream) => {
-                    let (tcp, session) = stream.into_inner();
-                    Ok(DataStream::tls_server(session, blocking(tcp)?))
+                    let (socket, mut session) = stream.into_inner();
+                    let idle = socket.between_records() && is_idle(&mut session);
+                    let tcp = blocking(socket.into_inner())?;
+                    match prepare(kernel, &tcp, idle) {
+                        Ok(()) => {
+                            let secrets = session.dangerous_extract_secrets();
+                            let secrets = secrets.map_err(io::Error::other)?;
+                            Ok(DataStream::kernel(kernel.take_over(tcp, secrets)?))
+                        }
+                        Err(why) => Ok(DataStream::tls_server(session, tcp, why)),
+                    }
                 }
             },
         }
+    }
+}
+
+/// Does the session keep no bytes, in either direction?
+fn is_idle<Data>(session: &mut ConnectionCommon<Data>) -> bool {
+    let unread = matches!(session.reader().fill_buf(), Ok(bytes) if !bytes.is_empty());
+    !unread && !session.wants_write()
+}
+
+fn prepare(kernel: &KernelTls, tcp: &std::net::TcpStream, idle: bool) -> Result<(), UserTls> {
+    match idle {
+        true => kernel.prepare(tcp),
+        false => Err(UserTls::UnderWay),
     }
 }
 

@@ -1,7 +1,10 @@
 //! A data stream: blocking, for a thread of its own.
 
+use super::LinkWatch;
+use super::ktls::{KernelStream, UserTls};
+use crate::counters::PathReason;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
@@ -12,8 +15,9 @@ pub struct DataStream(Inner);
 #[derive(Debug)]
 enum Inner {
     Plain(TcpStream),
-    TlsClient(Box<StreamOwned<ClientConnection, TcpStream>>),
-    TlsServer(Box<StreamOwned<ServerConnection, TcpStream>>),
+    KernelTls(KernelStream),
+    TlsClient(Box<StreamOwned<ClientConnection, TcpStream>>, UserTls),
+    TlsServer(Box<StreamOwned<ServerConnection, TcpStream>>, UserTls),
 }
 
 impl DataStream {
@@ -22,31 +26,84 @@ impl DataStream {
         Self(Inner::Plain(tcp))
     }
 
-    pub(super) fn tls_client(session: ClientConnection, tcp: TcpStream) -> Self {
-        Self(Inner::TlsClient(Box::new(StreamOwned::new(session, tcp))))
+    pub(super) fn kernel(stream: KernelStream) -> Self {
+        Self(Inner::KernelTls(stream))
     }
 
-    pub(super) fn tls_server(session: ServerConnection, tcp: TcpStream) -> Self {
-        Self(Inner::TlsServer(Box::new(StreamOwned::new(session, tcp))))
+    pub(super) fn tls_client(session: ClientConnection, tcp: TcpStream, why: UserTls) -> Self {
+        Self(Inner::TlsClient(
+            Box::new(StreamOwned::new(session, tcp)),
+            why,
+        ))
     }
 
-    /// The socket, for calls that move bytes inside the kernel; `None` under TLS, where the bytes
-    /// have to be encrypted here.
+    pub(super) fn tls_server(session: ServerConnection, tcp: TcpStream, why: UserTls) -> Self {
+        Self(Inner::TlsServer(
+            Box::new(StreamOwned::new(session, tcp)),
+            why,
+        ))
+    }
+
+    /// The socket, where its bytes are the stream's bytes: for everything that the kernel does with
+    /// sockets. `None` under any TLS.
     pub fn bare_socket(&self) -> Option<&TcpStream> {
         match &self.0 {
             Inner::Plain(tcp) => Some(tcp),
-            Inner::TlsClient(_) | Inner::TlsServer(_) => None,
+            Inner::KernelTls(_) | Inner::TlsClient(..) | Inner::TlsServer(..) => None,
+        }
+    }
+
+    /// The socket, for `splice` and for sends that copy, in the clear or with TLS records made by the kernel; `None`
+    /// where the bytes have to be encrypted here. Nothing may be sent from pages that can change, or that
+    /// the caller has to know to be free again: kernel TLS has a poor record with those.
+    pub fn splice_socket(&self) -> Option<&TcpStream> {
+        match &self.0 {
+            Inner::Plain(tcp) => Some(tcp),
+            Inner::KernelTls(stream) => Some(stream.socket()),
+            Inner::TlsClient(..) | Inner::TlsServer(..) => None,
+        }
+    }
+
+    /// Why all payload of this stream has to be copied; `None` where it need not.
+    pub fn copy_reason(&self) -> Option<PathReason> {
+        match &self.0 {
+            Inner::Plain(_) | Inner::KernelTls(_) => None,
+            Inner::TlsClient(_, why) | Inner::TlsServer(_, why) => Some(PathReason::Tls(*why)),
+        }
+    }
+
+    /// Are there TLS records, made by the kernel?
+    pub fn is_kernel_tls(&self) -> bool {
+        matches!(self.0, Inner::KernelTls(_))
+    }
+
+    /// To be called before a frame with this many bytes of payload is sent. `false`: the key has been used for as much as it is
+    /// good for, and this side has no way to change it: the connection has to be made anew.
+    pub(crate) fn spend_key(&mut self, bytes: u64) -> bool {
+        match &mut self.0 {
+            Inner::KernelTls(stream) => stream.spend(bytes),
+            // In user space the key is changed in time by rustls.
+            Inner::Plain(_) | Inner::TlsClient(..) | Inner::TlsServer(..) => true,
         }
     }
 
     /// Something that ends this stream from any thread.
     pub fn stopper(&self) -> io::Result<Stopper> {
-        let tcp = match &self.0 {
+        Ok(Stopper(Arc::new(self.tcp().try_clone()?)))
+    }
+
+    /// Something that looks at this stream's connection from any thread.
+    pub fn link_watch(&self) -> io::Result<LinkWatch> {
+        Ok(LinkWatch(Arc::new(self.tcp().try_clone()?)))
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match &self.0 {
             Inner::Plain(tcp) => tcp,
-            Inner::TlsClient(stream) => &stream.sock,
-            Inner::TlsServer(stream) => &stream.sock,
-        };
-        Ok(Stopper(Arc::new(tcp.try_clone()?)))
+            Inner::KernelTls(stream) => stream.socket(),
+            Inner::TlsClient(stream, _) => &stream.sock,
+            Inner::TlsServer(stream, _) => &stream.sock,
+        }
     }
 
     /// Writes all of the slices, in order.
@@ -69,8 +126,18 @@ impl Read for DataStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(stream) => stream.read(buf),
-            Inner::TlsClient(stream) => stream.read(buf),
-            Inner::TlsServer(stream) => stream.read(buf),
+            Inner::KernelTls(stream) => stream.read(buf),
+            Inner::TlsClient(stream, _) => stream.read(buf),
+            Inner::TlsServer(stream, _) => stream.read(buf),
+        }
+    }
+
+    fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match &mut self.0 {
+            Inner::Plain(stream) => stream.read_vectored(slices),
+            Inner::KernelTls(stream) => stream.read_vectored(slices),
+            Inner::TlsClient(stream, _) => stream.read_vectored(slices),
+            Inner::TlsServer(stream, _) => stream.read_vectored(slices),
         }
     }
 }
@@ -79,24 +146,27 @@ impl Write for DataStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(stream) => stream.write(buf),
-            Inner::TlsClient(stream) => stream.write(buf),
-            Inner::TlsServer(stream) => stream.write(buf),
+            Inner::KernelTls(stream) => stream.write(buf),
+            Inner::TlsClient(stream, _) => stream.write(buf),
+            Inner::TlsServer(stream, _) => stream.write(buf),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(stream) => stream.write_vectored(slices),
-            Inner::TlsClient(stream) => stream.write_vectored(slices),
-            Inner::TlsServer(stream) => stream.write_vectored(slices),
+            Inner::KernelTls(stream) => stream.write_vectored(slices),
+            Inner::TlsClient(stream, _) => stream.write_vectored(slices),
+            Inner::TlsServer(stream, _) => stream.write_vectored(slices),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Inner::Plain(stream) => stream.flush(),
-            Inner::TlsClient(stream) => stream.flush(),
-            Inner::TlsServer(stream) => stream.flush(),
+            Inner::KernelTls(stream) => stream.flush(),
+            Inner::TlsClient(stream, _) => stream.flush(),
+            Inner::TlsServer(stream, _) => stream.flush(),
         }
     }
 }

@@ -12,13 +12,19 @@
 mod accept;
 mod connection;
 mod data;
+mod from;
+pub mod ktls;
+mod record;
 mod socket;
 pub mod tls;
+mod watch;
 
 pub use accept::{Accepted, Acceptor, AcceptorLimits};
 pub use connection::{ADMITTED, Connection, Security, connect};
 pub use data::{DataStream, Stopper};
+pub use from::From;
 pub use socket::SocketOptions;
+pub use watch::LinkWatch;
 
 use crate::identity::Fingerprint;
 use std::io;

@@ -52,6 +52,8 @@ pub fn client_config(
         .with_client_auth_cert(vec![identity.certificate().clone()], identity.key())?;
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_sni = false;
+    // Data streams give their keys to the kernel, see `ktls`.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -72,6 +74,7 @@ pub fn server_config(
     // Tickets would lie unread in the socket of a peer that only sends, and make the kernel answer
     // its close with a reset.
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
 }

@@ -8,6 +8,7 @@ use feedplex::counters::FeedCounters;
 use feedplex::device::{DoneFn, FileSegment, PlexSegments, SinkDevice, WriteGrant};
 use feedplex::identity::{Fingerprint, Identity};
 use feedplex::streams::{AckTracker, OnEnd, StreamError, StreamProgress};
+use feedplex::transport::ktls::KernelTls;
 use feedplex::transport::{
     Acceptor, AcceptorLimits, DataStream, Security, SocketOptions, connect, tls,
 };
@@ -279,6 +280,12 @@ pub fn acceptor(identity: &Identity, peers: &[Fingerprint], plaintext: bool) -> 
 
 /// Both ends of a TLS data stream: the connecting one, the accepting one.
 pub fn tls_pair() -> (DataStream, DataStream) {
+    tls_pair_with(&KernelTls::off(), &KernelTls::off())
+}
+
+/// The same, each end with the help of this kernel.
+pub fn tls_pair_with(connecting: &KernelTls, accepting: &KernelTls) -> (DataStream, DataStream) {
+    let (connecting_kernel, accepting_kernel) = (connecting, accepting);
     let (client, server) = (identity(), identity());
     let acceptor = acceptor(&server, &[client.fingerprint()], false);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -296,7 +303,7 @@ pub fn tls_pair() -> (DataStream, DataStream) {
             use tokio::io::AsyncWriteExt;
             let config = tls::client_config(&client, server.fingerprint()).unwrap();
             let options = SocketOptions::default();
-            let mut connection = connect(address, &Security::Tls(config), &options, PATIENCE)
+            let mut connection = connect(address, None, &Security::Tls(config), &options, PATIENCE)
                 .await
                 .unwrap();
             assert_eq!(connection.peer(), Some(server.fingerprint()));
@@ -306,6 +313,9 @@ pub fn tls_pair() -> (DataStream, DataStream) {
         };
         let (there, here) = tokio::join!(accepting, connecting);
         assert_eq!(there.peer(), Some(client.fingerprint()));
-        (here.into_data().unwrap(), there.into_data().unwrap())
+        (
+            here.into_data(connecting_kernel).unwrap(),
+            there.into_data(accepting_kernel).unwrap(),
+        )
     })
 }

@@ -1,9 +1,19 @@
 # Fetches a Debian kernel by package into the cache, without touching the machine's own packages.
-# kernel_fetch SUITE  -> sets KERNEL_DIR (vmlinuz, modules/) and KERNEL_VERSION. apt checks the signatures.
+# kernel_fetch SUITE  -> sets KERNEL_DIR (vmlinuz, x/) and KERNEL_VERSION. apt checks the signatures. Runs at the same time wait for
+# each other here.
 
 cache=${VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/volmgr-vm}
 
 kernel_fetch() {
+    local lock
+    mkdir -p "$cache"
+    exec {lock}>"$cache/lock"
+    flock -w 1200 "$lock" || { echo "vm: another run has been fetching a kernel for 20 minutes ($cache/lock)" >&2; return 1; }
+    kernel_fetch_locked "$1" || { exec {lock}>&-; return 1; }
+    exec {lock}>&-
+}
+
+kernel_fetch_locked() {
     local suite=$1 sources uri dir options version deb
     sources=/etc/apt/sources.list.d/debian.sources
     uri=$(awk '/^URIs:/{print $2; exit}' "$sources" 2>/dev/null || true)
@@ -55,6 +65,7 @@ kernel_initrd() { # output file
     done
     cp "$vm_dir/lib/init" "$tree/init"
     chmod 755 "$tree/init"
-    (cd "$tree" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$1"
+    (cd "$tree" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$1.$$"
+    mv "$1.$$" "$1" # whole, also for a run that starts a guest now
     rm -rf "$tree"
 }

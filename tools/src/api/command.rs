@@ -31,6 +31,12 @@ pub enum SizeSpec {
     PercentVg(u32),
     /// More by this percent of the free space.
     PlusPercentFree(u32),
+    /// Extents of the group.
+    Extents(u64),
+    /// That many more extents.
+    PlusExtents(u64),
+    /// That many fewer extents.
+    MinusExtents(u64),
 }
 
 /// `VG/LV`.
@@ -132,6 +138,10 @@ pub enum Command {
         file: Option<String>,
         force: bool,
     },
+    /// `vgcfgrestore --list`: the versions that can be restored.
+    Vgcfglist {
+        vg: String,
+    },
     /// Look for disks again, in these places too.
     Vgscan {
         paths: Vec<String>,
@@ -184,6 +194,21 @@ pub enum Command {
     Plexsync {
         lv: LvName,
         verify: bool,
+    },
+    /// `lvconvert -m`: as many data plexes as this says.
+    Lvconvert {
+        lv: LvName,
+        mirrors: MirrorSpec,
+        pvs: Vec<String>,
+    },
+    /// `pvmove`: data off this disk. Without one: waits for all moves that are under way.
+    Pvmove {
+        from: Option<String>,
+        to: Vec<String>,
+        /// Only this volume, `LV` or `VG/LV`.
+        lv: Option<String>,
+        abort: bool,
+        background: bool,
     },
     Feedattach {
         lv: LvName,
@@ -245,6 +270,14 @@ pub enum Command {
         lv: Option<LvName>,
         peer: Option<String>,
     },
+    /// As [`Command::Report`], but only these fields, as [`super::Reply::Table`]s.
+    List {
+        kind: ReportKind,
+        vg: Option<String>,
+        lv: Option<LvName>,
+        peer: Option<String>,
+        columns: Vec<String>,
+    },
     Events {
         follow: bool,
     },
@@ -259,6 +292,18 @@ pub enum Command {
     Sample {
         names: Vec<String>,
     },
+}
+
+/// Copies besides the first, as `lvconvert -m` has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorSpec {
+    /// This many.
+    Exactly(u32),
+    /// This many more.
+    Plus(u32),
+    /// This many fewer.
+    Minus(u32),
 }
 
 /// What `lvchange` changes.

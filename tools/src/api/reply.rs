@@ -32,6 +32,16 @@ pub enum Reply {
     },
     /// Numbers.
     Sample(super::Sample),
+    /// A part of a listing that was asked for with [`super::Command::List`]: only the columns
+    /// wanted, their names once.
+    Table {
+        /// The rows' key in JSON: `pv`, `vg`, …
+        key: String,
+        /// Names of the fields.
+        columns: Vec<String>,
+        /// A value for each column.
+        rows: Vec<Vec<Value>>,
+    },
     /// The command has ended well.
     Done,
     /// The command has ended badly.

@@ -1,13 +1,13 @@
 //! From a command line to an exit code.
 
-use super::args::{Ask, Cli, Global, ListingArgs, ReportFormat, Work};
+use super::args::{Ask, Cli, Global, ReportFormat, Work};
 use super::client::Client;
 use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
-use super::report::{Listing, Wanted, fields, value};
+use super::report::{Listing, Wanted};
 use super::{pages, pvck, top, tree};
-use crate::api::{Failure, Reply, Request};
+use crate::api::{Command, Failure, Reply, Request};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -192,20 +192,22 @@ impl<'a> Session<'a> {
                 Wanted::Help(text) => {
                     return done_or(io::stdout().write_all(text.as_bytes())).map(|_| ());
                 }
-                Wanted::Listing(options) => Some(Listing::new(options)),
+                Wanted::Listing(options) => Some(Listing::new(options, args.names.clone())),
             },
         };
         let yes = self.confirm(ask.question.as_deref())?;
         let follow = ask.listing.as_ref().is_some_and(|listing| listing.follow);
         let mut worst: Option<Failure> = None;
-        let mut unmatched = ask.listing.as_ref().map_or(Vec::new(), |l| l.names.clone());
         for command in &ask.commands {
             let request = Request {
                 test: self.global.test,
                 yes,
-                command: command.clone(),
+                command: match &listing {
+                    Some(listing) => only_wanted(command.clone(), listing),
+                    None => command.clone(),
+                },
             };
-            match self.ask(&request, &ask, listing.as_mut(), &mut unmatched) {
+            match self.ask(&request, &ask, listing.as_mut()) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 // The other objects still get their turn, as with LVM. Without a daemon, or after
@@ -224,6 +226,7 @@ impl<'a> Session<'a> {
         {
             return Ok(());
         }
+        let unmatched = listing.as_ref().map_or(&[][..], Listing::unmatched);
         if worst.is_none() && !unmatched.is_empty() {
             let why = "the daemon knows none of that name";
             worst = Some(failure(
@@ -271,7 +274,6 @@ impl<'a> Session<'a> {
         request: &Request,
         ask: &Ask,
         mut listing: Option<&mut Listing>,
-        unmatched: &mut Vec<String>,
     ) -> Result<bool, Failure> {
         if self.global.verbose > 0 {
             complain(&format!(
@@ -316,13 +318,16 @@ impl<'a> Session<'a> {
                         complain(&format!("volmgr: {}: {line}", self.verb));
                     }
                 }
-                Reply::Report { key, mut rows } => {
+                reply @ (Reply::Report { .. } | Reply::Table { .. }) => {
                     let (Some(listing), Some(args)) = (listing.as_deref_mut(), &ask.listing) else {
-                        let why = format!("a listing of '{key}' was not asked for");
+                        let why = "a listing was not asked for";
                         return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
                     };
-                    keep_named(args, &mut rows, unmatched);
-                    listing.extend(rows);
+                    match reply {
+                        Reply::Table { columns, rows, .. } => listing.extend_table(&columns, rows),
+                        Reply::Report { rows, .. } => listing.extend(rows),
+                        _ => {}
+                    }
                     if args.follow {
                         let mut out = io::stdout().lock();
                         let outcome = listing.print_some(&mut out).and_then(|()| out.flush());
@@ -353,19 +358,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Keeps the rows that were named on the command line and crosses their names off.
-fn keep_named(args: &ListingArgs, rows: &mut Vec<crate::api::Row>, unmatched: &mut Vec<String>) {
-    let Some(field) = fields::table(args.kind).sort.first() else {
-        return;
-    };
-    if args.names.is_empty() {
-        return;
+/// A listing of everything becomes one of the fields that are looked at.
+fn only_wanted(command: Command, listing: &Listing) -> Command {
+    match command {
+        Command::Report { kind, vg, lv, peer } => Command::List {
+            kind,
+            vg,
+            lv,
+            peer,
+            columns: listing.wanted(),
+        },
+        other => other,
     }
-    rows.retain(|row| {
-        let name = value::format(&value::of_row(row, field), value::Units::default());
-        unmatched.retain(|unmatched| *unmatched != name);
-        args.names.contains(&name)
-    });
 }
 
 fn print_lines(lines: &[String]) -> io::Result<()> {

@@ -32,6 +32,9 @@ pub enum SizeError {
     /// A percentage that is none.
     #[error("'{0}' is not a percentage (1%FREE to 100%FREE, 1%VG to 100%VG, +1%FREE to +100%FREE)")]
     NotAPercentage(String),
+    /// Neither a number of extents nor a percentage.
+    #[error("'{0}' is neither a number of extents (100, +100, -100) nor a percentage (100%FREE)")]
+    NotExtents(String),
 }
 
 /// Bytes of one of a unit's letter.
@@ -127,6 +130,29 @@ pub fn parse_spec(text: &str) -> Result<SizeSpec, SizeError> {
         Some(_) => SizeSpec::Minus(bytes),
         None => SizeSpec::Bytes(bytes),
     })
+}
+
+/// Parses what `-l` takes: a number of extents, with a sign where it is relative, or a percentage.
+pub fn parse_extents(text: &str) -> Result<SizeSpec, SizeError> {
+    if text.contains('%') {
+        return parse_percentage(text);
+    }
+    let wrong = || SizeError::NotExtents(text.to_owned());
+    let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse::<u64>().map_err(|_| wrong()),
+        false => Err(wrong()),
+    };
+    let spec = match text.as_bytes().first() {
+        Some(b'+') => SizeSpec::PlusExtents(number(&text[1..])?),
+        Some(b'-') => SizeSpec::MinusExtents(number(&text[1..])?),
+        _ => SizeSpec::Extents(number(text)?),
+    };
+    match spec {
+        SizeSpec::Extents(0) | SizeSpec::PlusExtents(0) | SizeSpec::MinusExtents(0) => {
+            Err(SizeError::Zero(text.to_owned()))
+        }
+        spec => Ok(spec),
+    }
 }
 
 /// Parses `N%FREE`, `N%VG`, `+N%FREE`.
@@ -240,6 +266,27 @@ mod tests {
             "+0",
         ] {
             assert!(parse_spec(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extents() {
+        assert_eq!(parse_extents("100"), Ok(SizeSpec::Extents(100)));
+        assert_eq!(parse_extents("+7"), Ok(SizeSpec::PlusExtents(7)));
+        assert_eq!(parse_extents("-7"), Ok(SizeSpec::MinusExtents(7)));
+        assert_eq!(parse_extents("50%VG"), Ok(SizeSpec::PercentVg(50)));
+        for text in [
+            "",
+            "+",
+            "-",
+            "0",
+            "+0",
+            "1.5",
+            "10g",
+            "1e3",
+            "99999999999999999999",
+        ] {
+            assert!(parse_extents(text).is_err(), "{text}");
         }
     }
 

@@ -88,7 +88,8 @@ fn look(path: &Path, top: &Top) -> Result<Sample, Failure> {
             | Reply::Tree { .. }
             | Reply::Warning { .. }
             | Reply::Progress(_)
-            | Reply::Report { .. } => {}
+            | Reply::Report { .. }
+            | Reply::Table { .. } => {}
         }
     }
 }

@@ -9,7 +9,7 @@ pub use ending::{deactivate, deactivate_all, users};
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;
 use super::ublk::{self, BlockDevice};
-use super::verbs::{chain, commit_failed, fail, find_volume};
+use super::verbs::{chain, commit_failed, fail, find_volume, pvmove};
 use super::{Node, logs};
 use crate::api::{Failure, LvName};
 use crate::lane::{DiskSpec, LaneHandle, LaneSpec};
@@ -64,6 +64,10 @@ pub struct Status {
     pub opens: u64,
     /// How its data moves.
     pub io_mode: &'static str,
+    /// Why not in a better way; empty where there is none.
+    pub io_reason: String,
+    /// Payload of clients copied through the daemon's memory, in bytes.
+    pub copied_bytes: u64,
 }
 
 /// What activation has to say.
@@ -132,6 +136,13 @@ impl ActiveVolumes {
             path: active.places.first().cloned().unwrap_or_default(),
             opens: active.opens(),
             io_mode: active.block.as_ref().map_or("nbd", |block| block.io_mode()),
+            io_reason: active
+                .block
+                .as_ref()
+                .and_then(|block| block.io_reason())
+                .unwrap_or_default()
+                .to_owned(),
+            copied_bytes: active.lane.copied_bytes(),
         })
     }
 
@@ -301,6 +312,9 @@ async fn start(
     node.event("lv-activated", &name.to_string(), "volume is served");
     if let Some(feeds) = node.feeds() {
         feeds.activated(name);
+    }
+    if pvmove::pending(volume) {
+        pvmove::finish_soon(node, volume.uuid);
     }
     Ok(())
 }

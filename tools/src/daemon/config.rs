@@ -1,5 +1,9 @@
 //! Options of `volmgrd` and its configuration file; flags beat the file, the file beats defaults.
 
+mod feeds;
+
+pub use feeds::FeedsConfig;
+
 use super::StartError;
 use super::hooks::{Hook, HookConfig};
 use crate::paths::Paths;
@@ -25,10 +29,20 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   nbd = [\"unix:/run/volmgr/volmgrd-nbd.sock\", \"tcp:127.0.0.1:10809\"]
   metrics = \"127.0.0.1:9750\"
 
+  [feeds]
+  bulk_streams = 1                  # connections of a feed for full sync and resync, 1 to 16
+  from = \"192.0.2.1\"              # connect to peers from this address, or network interface
+  data_from = \"eth1\"              # the same for payload
+  data_listen = [\"10.0.0.1:7750\"] # listen there, too (peeradd --data over there)
+  kernel_tls = true                 # TLS records by the kernel where it can
+
   [scan]
   paths = [\"/srv/disks/*.img\"]    # files to look at for disks
   devices = true                    # look at all block devices, too
   wait = 0                          # seconds that the start waits for disks that were there the last time
+
+  [ublk]
+  mode = \"auto\"                    # how block devices move data: zero-copy, user-copy; auto: the best that works
 
   [log]
   format = \"text\"                  # or json
@@ -146,9 +160,32 @@ struct FileConfig {
     listen: Option<SocketAddr>,
     nbd: Vec<String>,
     metrics: Option<SocketAddr>,
+    feeds: FeedsConfig,
     scan: ScanConfig,
+    ublk: UblkConfig,
     log: LogConfig,
     hook: Vec<HookConfig>,
+}
+
+/// How block devices are to move their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UblkMode {
+    /// The best that the running kernel can do.
+    #[default]
+    Auto,
+    /// Request pages registered in the volume's ring, or no block device at all.
+    ZeroCopy,
+    /// One copy through the character device.
+    UserCopy,
+}
+
+/// `[ublk]`: block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UblkConfig {
+    /// How data moves; other than `auto` is for tests and for kernels that lie.
+    pub mode: UblkMode,
 }
 
 /// `[scan]`: where to look for disks.
@@ -192,8 +229,12 @@ pub struct Config {
     pub nbd: Vec<NbdAddress>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// How feeds use the network.
+    pub feeds: FeedsConfig,
     /// Where to look for disks.
     pub scan: ScanConfig,
+    /// Block devices.
+    pub ublk: UblkConfig,
     /// How to log.
     pub log: LogConfig,
     /// Programs to be run on events.
@@ -213,6 +254,7 @@ impl Config {
             why,
         };
         let hooks = Hook::all(&file.hook).map_err(bad)?;
+        file.feeds.check().map_err(bad)?;
         let mut nbd = options.nbd.clone();
         if nbd.is_empty() {
             for text in &file.nbd {
@@ -249,7 +291,9 @@ impl Config {
             listen: options.listen.or(file.listen),
             nbd,
             metrics: options.metrics.or(file.metrics),
+            feeds: file.feeds,
             scan: file.scan,
+            ublk: file.ublk,
             log: file.log,
             hooks,
         })
@@ -336,6 +380,7 @@ mod tests {
         let config = Config::load(&Options::default(), &paths).unwrap();
         assert_eq!(config.listen, "0.0.0.0:7750".parse().ok());
         assert_eq!(config.nbd.len(), 2);
+        assert_eq!(config.feeds.data_listen.len(), 1);
         assert_eq!(config.scan.devices, Some(true));
         assert_eq!(config.log.filter.as_deref(), Some("info"));
         assert_eq!(config.hooks.len(), 1);

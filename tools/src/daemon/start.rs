@@ -86,6 +86,7 @@ async fn stop(node: Arc<Node>, server: tokio::task::JoinHandle<()>) {
             node.deactivate_all().await;
         }
     }
+    tokio::task::block_in_place(|| node.groups.finish_archive());
     if let Err(error) = std::fs::remove_file(&node.config.socket) {
         tracing::debug!(%error, "cannot remove the control socket");
     }

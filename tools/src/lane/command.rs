@@ -99,6 +99,9 @@ pub enum LaneError {
     /// The volume's log cannot be written (in time).
     #[error("the volume's log cannot be written")]
     LogStuck,
+    /// The ring has no table of buffers for a device's requests.
+    #[error("the io_uring of the volume cannot register request pages")]
+    NoSlots,
     /// The lane serves a ublk device already.
     #[error("the volume has a block device already")]
     DeviceTwice,

@@ -204,7 +204,10 @@ impl Disks {
         self.all.get_mut(id.0 as usize)
     }
 
-    /// Finds files that someone has truncated.
+    /// Finds files that someone has truncated. A write in flight may make such a file longer again,
+    /// though never as long as it was (a label ends the disk, and the lane does not write it): what
+    /// was lost then reads as zeroes. So this must come between the end of an operation and the use
+    /// of its result; it costs an `fstat` a file.
     pub fn check_sizes(&mut self, volume: &str) {
         for disk in self.all.iter_mut().filter(|disk| !disk.is_block) {
             let short = disk

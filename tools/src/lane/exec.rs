@@ -19,6 +19,8 @@ enum Step {
     Zeroes(u64),
     /// Made durable in the end.
     Sync,
+    /// Read into memory of the lane, to be copied into the request's pages.
+    Bounced,
 }
 
 /// A disk action under way.
@@ -78,35 +80,28 @@ impl Lane {
         }
         let file = disk.io.clone();
         let at = job.range.start();
-        let (skip, len) = (
-            job.payload.map_or(0, |payload| payload.skip),
-            job.range.len(),
-        );
+        let len = job.range.len();
         let missing = IoError::new(IoErrorKind::Invalid);
         let op = match (job.op, job.payload) {
-            (DiskOp::Read, Some(payload)) => {
-                match self.payloads.take(payload.id, skip, len, &self.pool) {
-                    Ok(buf) => Op::Read {
-                        file,
-                        at,
-                        into: Target::Pool(buf),
-                        done: 0,
-                    },
-                    Err(error) => return Next::Done(Err(error)),
-                }
-            }
-            (DiskOp::Write, Some(payload)) => {
-                match self.payloads.share_part(payload.id, skip, len) {
-                    Ok(buf) => Op::Write {
-                        file,
-                        at,
-                        from: Source::Pool(buf),
-                        done: 0,
-                        dsync: job.flags.contains(Flags::FUA),
-                    },
-                    Err(error) => return Next::Done(Err(error)),
-                }
-            }
+            (DiskOp::Read, Some(payload)) => match self.target(payload, len) {
+                Ok(into) => Op::Read {
+                    file,
+                    at,
+                    into,
+                    done: 0,
+                },
+                Err(error) => return Next::Done(Err(error)),
+            },
+            (DiskOp::Write, Some(payload)) => match self.source(payload, len) {
+                Ok(from) => Op::Write {
+                    file,
+                    at,
+                    from,
+                    done: 0,
+                    dsync: job.flags.contains(Flags::FUA),
+                },
+                Err(error) => return Next::Done(Err(error)),
+            },
             (DiskOp::Read | DiskOp::Write, None) => return Next::Done(Err(missing)),
             (DiskOp::Flush, _) => Op::Datasync { file },
             (DiskOp::Prefetch, _) if disk.direct => return Next::Done(Ok(())),
@@ -118,6 +113,80 @@ impl Lane {
             (DiskOp::WriteZeroes, _) => return first_zeroes(disk, job),
         };
         Next::Push(op, Step::Plain)
+    }
+
+    /// Where `len` bytes of a payload are read into.
+    fn target(&mut self, payload: Payload, len: u64) -> Result<Target, IoError> {
+        match self.payloads.kernel(payload.id) {
+            Some(bytes) => bytes
+                .slot
+                .part(payload.skip, len)
+                .map(Target::Slot)
+                .ok_or(IoError::new(IoErrorKind::Invalid)),
+            None => self
+                .payloads
+                .take(payload.id, payload.skip, len, &self.pool)
+                .map(Target::Pool),
+        }
+    }
+
+    /// Where `len` bytes of a payload are to be written.
+    fn source(&mut self, payload: Payload, len: u64) -> Result<Source, IoError> {
+        match self.payloads.kernel(payload.id) {
+            Some(bytes) => bytes
+                .slot
+                .part(payload.skip, len)
+                .map(Source::Slot)
+                .ok_or(IoError::new(IoErrorKind::Invalid)),
+            None => self
+                .payloads
+                .share_part(payload.id, payload.skip, len)
+                .map(Source::Pool),
+        }
+    }
+
+    /// The disk, or the filesystem below it, does not take a request's own pages: the same through
+    /// memory of the lane.
+    fn without_slot(&mut self, job: &DiskJob, op: Op) -> Result<(Op, Step), IoError> {
+        let invalid = IoError::new(IoErrorKind::Invalid);
+        let payload = job.payload.ok_or(invalid)?;
+        let tag = self.payloads.kernel(payload.id).ok_or(invalid)?.tag;
+        let len = usize::try_from(job.range.len()).map_err(|_| invalid)?;
+        let mut buf = self.buffer(len)?;
+        match op {
+            Op::Read { file, at, .. } => {
+                let into = Target::Pool(buf);
+                let op = Op::Read {
+                    file,
+                    at,
+                    into,
+                    done: 0,
+                };
+                Ok((op, Step::Bounced))
+            }
+            Op::Write {
+                file, at, dsync, ..
+            } => {
+                self.copy_from_request(tag, payload.skip, buf.as_mut())?;
+                let op = Op::Write {
+                    file,
+                    at,
+                    from: Source::Pool(buf.freeze()),
+                    done: 0,
+                    dsync,
+                };
+                Ok((op, Step::Plain))
+            }
+            _ => Err(invalid),
+        }
+    }
+
+    /// Memory at once, from the pool or for the occasion.
+    pub(super) fn buffer(&self, len: usize) -> Result<BufMut, IoError> {
+        self.pool.alloc(len).map_or_else(
+            || BufMut::standalone(len).map_err(|_| IoError::from_errno(libc::ENOMEM)),
+            Ok,
+        )
     }
 
     /// A log update: its bytes are not in the pool, so that it never waits for requests that wait
@@ -151,11 +220,7 @@ impl Lane {
         if log.bytes.len() as u64 != log.at.range.len() {
             return Err(IoError::new(IoErrorKind::Invalid));
         }
-        let buf = self.pool.alloc(log.bytes.len()).map_or_else(
-            || BufMut::standalone(log.bytes.len()).map_err(|_| IoError::from_errno(libc::ENOMEM)),
-            Ok,
-        );
-        let mut buf = buf?;
+        let mut buf = self.buffer(log.bytes.len())?;
         buf.as_mut().copy_from_slice(&log.bytes);
         Ok(Op::Write {
             file: disk.io.clone(),
@@ -180,6 +245,18 @@ impl Lane {
 
     fn next_step(&mut self, job: &DiskJob, op: Op, result: Result<u32, IoError>) -> Next {
         let result = result.map_err(disk_error);
+        if let Err(error) = result
+            && matches!(
+                error.kind(),
+                IoErrorKind::Invalid | IoErrorKind::Unsupported
+            )
+            && in_slot(&op)
+        {
+            return match self.without_slot(job, op) {
+                Ok((op, step)) => Next::Push(op, step),
+                Err(error) => Next::Done(Err(error)),
+            };
+        }
         match (op, job.step) {
             (
                 Op::Read {
@@ -188,7 +265,7 @@ impl Lane {
                     into: Target::Pool(buf),
                     done,
                 },
-                _,
+                step,
             ) => match progress(done, buf.len(), result) {
                 Ok(done) if done < buf.len() => Next::Push(
                     Op::Read {
@@ -197,17 +274,37 @@ impl Lane {
                         into: Target::Pool(buf),
                         done,
                     },
-                    Step::Plain,
+                    step,
                 ),
+                ended if step == Step::Bounced => {
+                    Next::Done(ended.and_then(|_| self.bounced(job, buf.as_ref())))
+                }
                 ended => {
-                    if matches!(result, Ok(0)) {
-                        self.disks.check_sizes(&self.name);
-                    }
                     if let Some(payload) = job.payload {
                         self.payloads.put(payload.id, payload.skip, buf);
                     }
                     Next::Done(ended.map(drop))
                 }
+            },
+            (
+                Op::Read {
+                    file,
+                    at,
+                    into: Target::Slot(slot),
+                    done,
+                },
+                step,
+            ) => match progress(done, slot.len(), result) {
+                Ok(done) if done < slot.len() => Next::Push(
+                    Op::Read {
+                        file,
+                        at,
+                        into: Target::Slot(slot),
+                        done,
+                    },
+                    step,
+                ),
+                ended => Next::Done(ended.map(drop)),
             },
             (
                 Op::Write {
@@ -243,6 +340,14 @@ impl Lane {
             (Op::WillNeed { .. }, _) => Next::Done(Ok(())),
             (_, _) => Next::Done(result.map(drop)),
         }
+    }
+
+    /// What was read for a request goes into its pages.
+    fn bounced(&mut self, job: &DiskJob, bytes: &[u8]) -> Result<(), IoError> {
+        let invalid = IoError::new(IoErrorKind::Invalid);
+        let payload = job.payload.ok_or(invalid)?;
+        let tag = self.payloads.kernel(payload.id).ok_or(invalid)?.tag;
+        self.copy_to_request(tag, payload.skip, bytes)
     }
 
     /// The disk does not do this kind of `fallocate`.
@@ -298,6 +403,12 @@ impl Lane {
     }
 
     fn disk_done(&mut self, job: &DiskJob, result: Result<(), IoError>) {
+        let broken = self.disks.get(job.disk).is_some_and(|disk| disk.broken);
+        let result = match result {
+            // It worked on what is left of the disk: a read may have found a hole instead of data.
+            Ok(()) if broken => Err(IoError::new(IoErrorKind::Medium)),
+            result => result,
+        };
         // What a disk cannot do by itself is done in another way: no failure, and nothing done yet.
         if result.map_err(|error| error.kind()) != Err(IoErrorKind::Unsupported) {
             let took = Some(job.since.elapsed());
@@ -319,6 +430,20 @@ impl Lane {
         }
         self.results.push_back((job.io, result));
     }
+}
+
+/// Does the operation move a request's own pages?
+fn in_slot(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Read {
+            into: Target::Slot(_),
+            ..
+        } | Op::Write {
+            from: Source::Slot(_),
+            ..
+        }
+    )
 }
 
 /// Memory that is always zero.

@@ -4,7 +4,8 @@ use super::LaneError;
 use super::command::Reply;
 use super::outlet::{BulkOp, FeedOutlet, LiveOp};
 use super::thread::Lane;
-use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Payload};
+use ringio::BufSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -26,10 +27,7 @@ impl Lane {
         self.meters.feed_sent(io.io, io.feed, true, io.range.len());
         let bytes = match io.payload {
             None => Ok(None),
-            Some(payload) => self
-                .payloads
-                .share_part(payload.id, payload.skip, io.range.len())
-                .map(Some),
+            Some(payload) => self.live_bytes(payload, io.range.len()).map(Some),
         };
         let result = match (bytes, self.outlets.get_mut(&io.feed)) {
             (Err(error), _) => Err(error),
@@ -48,6 +46,16 @@ impl Lane {
         if let Err(error) = result {
             self.results.push_back((io.io, Err(error)));
         }
+    }
+
+    fn live_bytes(&mut self, payload: Payload, len: u64) -> Result<BufSlice, IoError> {
+        let Some(kernel) = self.payloads.kernel(payload.id) else {
+            return self.payloads.share_part(payload.id, payload.skip, len);
+        };
+        let congested = IoError::new(IoErrorKind::Congested);
+        let mut buf = self.pool.alloc(len as usize).ok_or(congested)?;
+        self.copy_from_request(kernel.tag, payload.skip, buf.as_mut())?;
+        Ok(buf.freeze())
     }
 
     pub(super) fn perform_copy(&mut self, copy: FeedCopy) {

@@ -13,7 +13,7 @@ use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
 use regionmap::RegionMap;
 use ringio::{BufSlice, MAX_SLICE};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -33,6 +33,8 @@ pub type UsersFn = Arc<dyn Fn() -> u32 + Send + Sync>;
 pub(super) struct Shared {
     pub limits: std::sync::RwLock<Limits>,
     pub opens: AtomicU32,
+    /// Payload of clients copied through this process's memory, in bytes.
+    pub copied: AtomicU64,
     pub users: std::sync::Mutex<Option<UsersFn>>,
     pub meters: Arc<SharedMeters>,
 }
@@ -90,6 +92,11 @@ impl LaneHandle {
     /// NBD connections that are open.
     pub fn clients(&self) -> u32 {
         self.shared.opens.load(Ordering::Relaxed)
+    }
+
+    /// Payload of clients that went through this process's memory, in bytes, once for each copy.
+    pub fn copied_bytes(&self) -> u64 {
+        self.shared.copied.load(Ordering::Relaxed)
     }
 
     /// NBD connections that are open, and users of the block device.

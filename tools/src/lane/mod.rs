@@ -39,7 +39,7 @@ pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};
 pub use meter::{FeedLag, MeterValues};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
-pub use ublk::{UBLK_MAX_IO, UblkQueues};
+pub use ublk::{UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,12 @@
 //! Where the bytes behind a [`PayloadId`] are.
 //!
 //! A payload is *filling* (exclusive pieces, each of which may be with the kernel) or *ready* (one
-//! shared slice). Reads need the first, writes and feeds the second; it changes by itself.
+//! shared slice). Reads need the first, writes and feeds the second; it changes by itself. The
+//! payload of a block device in zero-copy mode is in the *kernel* and stays there.
 
+use super::ublk::UblkTag;
 use blockio::{IoError, IoErrorKind, PayloadId};
-use ringio::{BufMut, BufPool, BufSlice};
+use ringio::{BufMut, BufPool, BufSlice, KernelSlot};
 use slab::Slab;
 
 enum Bytes {
@@ -14,6 +16,17 @@ enum Bytes {
     Ready(BufSlice),
     /// In a socket: the delegated write of this number.
     Elsewhere(u64),
+    /// In the pages of a block device's request, which this process never maps.
+    Kernel(KernelBytes),
+}
+
+/// The pages of a block device's request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KernelBytes {
+    /// In the ring's table of buffers, all of them.
+    pub slot: KernelSlot,
+    /// The request.
+    pub tag: UblkTag,
 }
 
 struct Entry {
@@ -54,6 +67,19 @@ impl Payloads {
     /// A payload that a delegated write moves.
     pub fn add_elsewhere(&mut self, len: usize, delegated: u64) -> PayloadId {
         self.add(len, Bytes::Elsewhere(delegated))
+    }
+
+    /// A payload that stays in the kernel, for reads and writes alike.
+    pub fn add_kernel(&mut self, bytes: KernelBytes) -> PayloadId {
+        self.add(bytes.slot.len(), Bytes::Kernel(bytes))
+    }
+
+    /// The pages, where the payload is in the kernel.
+    pub fn kernel(&mut self, id: PayloadId) -> Option<KernelBytes> {
+        match self.entry(id)?.bytes {
+            Bytes::Kernel(bytes) => Some(bytes),
+            _ => None,
+        }
     }
 
     fn key(id: PayloadId) -> (usize, u32) {

@@ -6,6 +6,7 @@ use super::meter::OpKind;
 use super::thread::{Lane, Requester, Waiter};
 use blockio::{ByteRange, Flags, IoError, Op, Origin, PayloadId, Request, Ticket};
 use ringio::BufMut;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tracing::Span;
 
@@ -119,6 +120,7 @@ impl Lane {
                 read,
                 payload,
             } => {
+                self.copied(payload.map_or(0, |_| pending.len));
                 self.nbd_done(conn, token, payload.filter(|_| read), result);
                 self.forget(payload);
             }
@@ -138,6 +140,11 @@ impl Lane {
             Requester::Quiesce { reply } => self.answer(reply, result.map_err(LaneError::from)),
         }
         self.check_quiesces();
+    }
+
+    /// Payload has been copied through memory of this process.
+    pub fn copied(&self, bytes: u64) {
+        self.shared.copied.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn forget(&mut self, payload: Option<PayloadId>) {

@@ -5,7 +5,7 @@ use super::handle::Shared;
 use super::thread::{Inbox, Lane};
 use super::{LaneError, LaneSpec};
 use blockio::Limits;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
 
@@ -16,6 +16,7 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
     let shared = Arc::new(Shared {
         limits: RwLock::new(limits),
         opens: AtomicU32::new(0),
+        copied: AtomicU64::new(0),
         users: Mutex::new(None),
         meters: Arc::default(),
     });

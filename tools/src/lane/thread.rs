@@ -22,7 +22,7 @@ use super::nbd::{Conn, NbdStep};
 use super::payload::Payloads;
 use super::requests::Pending;
 use super::start::{limits, read_logs};
-use super::ublk::{Ublk, UblkTag};
+use super::ublk::{UBLK_SLOTS, Ublk, UblkTag};
 use super::wake::Waker;
 use super::{FeedOutlet, LaneError, LaneEvent, LaneSpec, LaneStats};
 use blockio::{IoError, IoErrorKind, Limits, PayloadId};
@@ -56,6 +56,13 @@ pub(super) enum Tag {
     Nbd(usize, NbdStep),
     Ublk(UblkTag),
     Equalise(Equalise),
+}
+
+impl Tag {
+    /// The operation may have read or written a disk.
+    fn touched_disk(&self) -> bool {
+        matches!(self, Self::Disk(_))
+    }
 }
 
 /// Who waits for a request.
@@ -172,7 +179,11 @@ impl Lane {
         shared: Arc<Shared>,
     ) -> Result<Self, LaneError> {
         let pool = BufPool::new(spec.pool_bytes)?;
-        let mut ring = Ring::new(RingConfig::default(), Some(&pool))?;
+        let config = RingConfig {
+            kernel_slots: UBLK_SLOTS,
+            ..RingConfig::default()
+        };
+        let mut ring = Ring::new(config, Some(&pool))?;
         if let Some(error) = ring.unregistered_why() {
             tracing::info!(volume = %spec.name, %error, "buffers are not registered");
         }
@@ -297,6 +308,9 @@ impl Lane {
                 self.ring.submit_and_wait(0, None)?;
             }
             self.ring.completions(&mut completed);
+            if completed.iter().any(|done| done.data.touched_disk()) {
+                self.disks.check_sizes(&self.name);
+            }
             for done in completed.drain(..) {
                 self.completed(done);
             }

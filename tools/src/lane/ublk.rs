@@ -6,19 +6,25 @@
 //!        └─ the device is stopped: the tag is gone; with the last one, so is the device
 //! ```
 //!
-//! Payload is copied between the kernel's request and a slice of the pool by reading and writing the
-//! character device (user copy): a write before it is submitted, a read when it is done. So all
-//! plexes and feeds of a write see the same bytes, whatever its owner does to the pages meanwhile.
+//! In zero-copy mode the payload stays in the request's pages, which the kernel puts into the ring's
+//! table of buffers with the request and takes out with its commit; each tag has a slot of its own.
+//! Otherwise, and for a request whose pages cannot be registered, it is copied between the pages and
+//! a slice of the pool by reading and writing the character device (user copy): a write before it is
+//! submitted, a read when it is done. Every such copy is counted.
 
 use super::LaneError;
 use super::command::Reply;
+use super::payload::KernelBytes;
 use super::thread::{Lane, Requester, Tag, Waiter};
 use blockio::{IoError, IoErrorKind, Op as DeviceOp, Origin, PayloadId};
 use ringio::{Completed, MAX_SLICE, Op};
 use std::collections::VecDeque;
 use tokio::sync::oneshot;
 use ublk_driver::command::{self, Fetched};
-use ublk_driver::{CharDevice, QueueMap};
+use ublk_driver::{CharDevice, Descriptor, Mode, QueueMap};
+
+/// Tags of all queues that a device in zero-copy mode may have: slots that a lane's ring keeps.
+pub const UBLK_SLOTS: u16 = 512;
 
 /// Largest request that a device may have for a lane to serve it, in bytes.
 pub const UBLK_MAX_IO: u32 = MAX_SLICE as u32;
@@ -29,6 +35,8 @@ pub struct UblkQueues {
     pub device: CharDevice,
     /// The requests of each queue.
     pub maps: Vec<QueueMap>,
+    /// How payload moves.
+    pub mode: Mode,
     /// Dropped when the lane has let go of the device.
     pub hold: oneshot::Sender<()>,
 }
@@ -53,6 +61,17 @@ pub(super) struct Ublk {
     blocked: VecDeque<UblkTag>,
 }
 
+impl Ublk {
+    /// The tag's place in the ring's table of buffers, in zero-copy mode. Slot 0 is the pool's.
+    fn slot(&self, tag: UblkTag) -> Option<u16> {
+        if self.queues.mode != Mode::ZeroCopy {
+            return None;
+        }
+        let before = self.queues.maps[..tag.queue].iter().map(QueueMap::depth);
+        Some(1 + before.sum::<u16>() + tag.tag)
+    }
+}
+
 impl Lane {
     /// Begins to fetch requests.
     pub(super) fn add_ublk(&mut self, queues: UblkQueues, reply: Reply<()>) {
@@ -62,24 +81,29 @@ impl Lane {
         if self.ublk.is_some() {
             return self.answer(reply, Err(LaneError::DeviceTwice));
         }
+        let tags = queues.maps.iter().map(|map| usize::from(map.depth())).sum();
+        let last = u16::try_from(tags).unwrap_or(u16::MAX);
+        if queues.mode == Mode::ZeroCopy && self.ring.kernel_slot(last, 0, 0).is_none() {
+            return self.answer(reply, Err(LaneError::NoSlots));
+        }
         self.ublk_number += 1;
         let device = self.ublk_number;
         self.ring.fix_file(&queues.device.handle());
-        let mut live = 0;
-        for (queue, map) in queues.maps.iter().enumerate() {
-            for tag in 0..map.depth() {
-                let fetch = command::fetch(&queues.device, map.queue(), tag);
-                let tag = UblkTag { queue, tag, device };
-                self.ring.push(Op::Command(fetch), Tag::Ublk(tag));
-                live += 1;
-            }
-        }
-        self.ublk = Some(Ublk {
+        let ublk = Ublk {
             queues,
             number: device,
-            live,
+            live: tags,
             blocked: VecDeque::new(),
-        });
+        };
+        for (queue, map) in ublk.queues.maps.iter().enumerate() {
+            for tag in 0..map.depth() {
+                let tag = UblkTag { queue, tag, device };
+                let slot = ublk.slot(tag);
+                let fetch = command::fetch(&ublk.queues.device, map.queue(), tag.tag, slot);
+                self.ring.push(Op::Command(fetch), Tag::Ublk(tag));
+            }
+        }
+        self.ublk = Some(ublk);
         self.answer(reply, Ok(()));
     }
 
@@ -152,8 +176,7 @@ impl Lane {
         let Some(ublk) = self.ublk(tag) else {
             return true;
         };
-        let map = &ublk.queues.maps[tag.queue];
-        let (queue, descriptor) = (map.queue(), map.descriptor(tag.tag));
+        let descriptor = ublk.queues.maps[tag.queue].descriptor(tag.tag);
         let Some(op) = descriptor.op else {
             self.ublk_commit(tag, Err(IoError::new(IoErrorKind::Unsupported)));
             return true;
@@ -166,30 +189,77 @@ impl Lane {
                 self.ublk_commit(tag, Err(IoError::new(IoErrorKind::Invalid)));
                 return true;
             }
-            let Some(mut buf) = self.alloc(range.len() as usize, Waiter::Ublk) else {
-                return false;
-            };
-            payload = Some(if op == DeviceOp::Read {
-                self.payloads.add_empty(buf)
-            } else {
-                let copied = match self.ublk(tag) {
-                    Some(ublk) => ublk
-                        .queues
-                        .device
-                        .read_payload(queue, tag.tag, buf.as_mut()),
-                    None => return true,
-                };
-                if let Err(error) = copied {
+            payload = match self.request_payload(tag, op, &descriptor) {
+                Ok(Some(payload)) => Some(payload),
+                Ok(None) => return false,
+                Err(error) => {
                     self.ublk_commit(tag, Err(error));
                     return true;
                 }
-                self.payloads.add_ready(buf.freeze())
-            });
+            };
         }
         let read = op == DeviceOp::Read;
         let requester = Requester::Ublk { tag, read, payload };
         self.submit(requester, op, range, descriptor.flags, Origin::Client);
         true
+    }
+
+    /// Where the bytes of a request are: in its pages, or in memory of the lane. `None` where it
+    /// must wait for memory.
+    fn request_payload(
+        &mut self,
+        tag: UblkTag,
+        op: DeviceOp,
+        request: &Descriptor,
+    ) -> Result<Option<PayloadId>, IoError> {
+        let len = request.range.len();
+        let slot = self.ublk(tag).and_then(|ublk| ublk.slot(tag));
+        if let Some(index) = slot.filter(|_| !request.unregistered)
+            && let Some(slot) = self.ring.kernel_slot(index, 0, len as u32)
+        {
+            let bytes = KernelBytes { slot, tag };
+            return Ok(Some(self.payloads.add_kernel(bytes)));
+        }
+        let Some(mut buf) = self.alloc(len as usize, Waiter::Ublk) else {
+            return Ok(None);
+        };
+        if op == DeviceOp::Read {
+            return Ok(Some(self.payloads.add_empty(buf)));
+        }
+        self.copy_from_request(tag, 0, buf.as_mut())?;
+        Ok(Some(self.payloads.add_ready(buf.freeze())))
+    }
+
+    /// Copies what a write brought, `skip` bytes on, into memory of the lane.
+    pub(super) fn copy_from_request(
+        &mut self,
+        tag: UblkTag,
+        skip: u64,
+        into: &mut [u8],
+    ) -> Result<(), IoError> {
+        let ublk = self.ublk(tag).ok_or(IoError::new(IoErrorKind::Gone))?;
+        let queue = ublk.queues.maps[tag.queue].queue();
+        ublk.queues
+            .device
+            .read_payload(queue, tag.tag, skip, into)?;
+        self.copied(into.len() as u64);
+        Ok(())
+    }
+
+    /// Copies memory of the lane into the pages of a read, `skip` bytes on.
+    pub(super) fn copy_to_request(
+        &mut self,
+        tag: UblkTag,
+        skip: u64,
+        from: &[u8],
+    ) -> Result<(), IoError> {
+        let ublk = self.ublk(tag).ok_or(IoError::new(IoErrorKind::Gone))?;
+        let queue = ublk.queues.maps[tag.queue].queue();
+        ublk.queues
+            .device
+            .write_payload(queue, tag.tag, skip, from)?;
+        self.copied(from.len() as u64);
+        Ok(())
     }
 
     /// A request of the device is done; `len` is its length in bytes.
@@ -200,17 +270,15 @@ impl Lane {
         len: u64,
         mut result: Result<(), IoError>,
     ) {
-        if let (Some(payload), Ok(())) = (read, result) {
+        if let (Some(payload), Ok(())) = (read, result)
+            && self.payloads.kernel(payload).is_none()
+            && self.ublk(tag).is_some()
+        {
             // The whole buffer, always: what a short copy left would be kernel memory.
-            result = self.payloads.share(payload).and_then(|slice| {
-                let Some(ublk) = self.ublk(tag) else {
-                    return Ok(());
-                };
-                let queue = ublk.queues.maps[tag.queue].queue();
-                ublk.queues
-                    .device
-                    .write_payload(queue, tag.tag, slice.as_ref())
-            });
+            result = self
+                .payloads
+                .share(payload)
+                .and_then(|slice| self.copy_to_request(tag, 0, slice.as_ref()));
         }
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         self.ublk_commit(tag, result.map(|()| bytes));
@@ -221,7 +289,8 @@ impl Lane {
             return;
         };
         let queue = ublk.queues.maps[tag.queue].queue();
-        let commit = command::commit(&ublk.queues.device, queue, tag.tag, result);
+        let slot = ublk.slot(tag);
+        let commit = command::commit(&ublk.queues.device, queue, tag.tag, slot, result);
         self.ring.push(Op::Command(commit), Tag::Ublk(tag));
     }
 }

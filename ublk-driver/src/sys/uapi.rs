@@ -52,6 +52,7 @@ pub(crate) const CMD_GET_DEV_INFO: u32 = ioc(READ, 0x02, CONTROL_LEN);
 pub(crate) const CMD_START_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x10, CONTROL_LEN);
 pub(crate) const CMD_END_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x11, CONTROL_LEN);
 pub(crate) const CMD_GET_FEATURES: u32 = ioc(READ, 0x13, CONTROL_LEN);
+pub(crate) const CMD_DEL_DEV_ASYNC: u32 = ioc(READ, 0x14, CONTROL_LEN);
 pub(crate) const CMD_UPDATE_SIZE: u32 = ioc(READ_WRITE, 0x15, CONTROL_LEN);
 pub(crate) const CMD_TRY_STOP_DEV: u32 = ioc(READ_WRITE, 0x17, CONTROL_LEN);
 
@@ -74,6 +75,10 @@ pub(crate) const IO_OP_DISCARD: u8 = 3;
 pub(crate) const IO_OP_WRITE_ZEROES: u8 = 5;
 pub(crate) const IO_F_FUA: u32 = 1 << 13;
 pub(crate) const IO_F_NOUNMAP: u32 = 1 << 15;
+/// The request's pages could not be registered.
+pub(crate) const IO_F_NEED_REG_BUF: u32 = 1 << 17;
+/// `UBLK_AUTO_BUF_REG_FALLBACK`.
+pub(crate) const AUTO_BUF_REG_FALLBACK: u8 = 1;
 
 pub(crate) const ATTR_READ_ONLY: u32 = 1;
 pub(crate) const ATTR_ROTATIONAL: u32 = 1 << 1;

@@ -32,7 +32,7 @@ fn version(seqno: u64, commit: u128, pvs: &[(u64, Option<u64>)], ancestors: &[u1
             commit: Uuid::from_u128(commit),
             exported: false,
             pvs: pvs.collect(),
-            volumes: Vec::new(),
+            volumes: Default::default(),
         },
         ancestors,
     }

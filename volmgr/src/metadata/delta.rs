@@ -37,12 +37,6 @@ impl Object for Pv {
     }
 }
 
-impl Object for Volume {
-    fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-}
-
 fn between<T: Object>(old: &[T], new: &[T]) -> (Vec<Uuid>, Vec<T>) {
     let before: HashMap<Uuid, &T> = old.iter().map(|o| (o.uuid(), o)).collect();
     let after: HashSet<Uuid> = new.iter().map(T::uuid).collect();
@@ -90,14 +84,19 @@ impl Delta {
             return None;
         }
         let (pvs_gone, pvs) = between(&old.pvs, &new.pvs);
-        let (volumes_gone, volumes) = between(&old.volumes, &new.volumes);
+        let changes = new.volumes.changes_since(&old.volumes);
+        if changes.reordered {
+            return None;
+        }
+        let gone = changes.gone.iter().map(|place| old.volumes[*place].uuid);
+        let put = changes.put.iter().map(|(place, _)| &new.volumes[*place]);
         let delta = Self {
             name: new.name.clone(),
             exported: new.exported,
             pvs_gone,
             pvs,
-            volumes_gone,
-            volumes,
+            volumes_gone: gone.collect(),
+            volumes: put.cloned().collect(),
         };
         delta.keeps_order(old, new).then_some(delta)
     }
@@ -111,7 +110,6 @@ impl Delta {
                 && stayed.eq(new.iter().take(old.len() - gone.len()).map(T::uuid))
         }
         same(&old.pvs, &new.pvs, &self.pvs_gone)
-            && same(&old.volumes, &new.volumes, &self.volumes_gone)
     }
 
     /// Leads `group` on to the commit that this delta made.
@@ -121,7 +119,16 @@ impl Delta {
         group.name.clone_from(&self.name);
         group.exported = self.exported;
         apply(&mut group.pvs, &self.pvs_gone, &self.pvs);
-        apply(&mut group.volumes, &self.volumes_gone, &self.volumes);
+        if !self.volumes_gone.is_empty() {
+            let gone: HashSet<&Uuid> = self.volumes_gone.iter().collect();
+            group.volumes.retain(|volume| !gone.contains(&volume.uuid));
+        }
+        for volume in &self.volumes {
+            match group.volumes.get_mut(volume.uuid) {
+                Some(now) => now.clone_from(volume),
+                None => group.volumes.push(volume.clone()),
+            }
+        }
     }
 }
 
@@ -149,7 +156,7 @@ mod tests {
                     missing_since: None,
                 })
                 .collect(),
-            volumes: Vec::new(),
+            volumes: Default::default(),
         }
     }
 

@@ -109,6 +109,8 @@ pub struct Store {
     seqno: u64,
     pvs: BTreeMap<Uuid, PvState>,
     settled: bool,
+    /// The version that stands was checked here: of the next one only what has changed has to be.
+    checked: bool,
 }
 
 impl Store {
@@ -119,6 +121,7 @@ impl Store {
             group,
             pvs: BTreeMap::new(),
             settled: false,
+            checked: false,
         }
     }
 
@@ -149,6 +152,7 @@ impl Store {
             group,
             pvs,
             settled,
+            checked: false,
         })
     }
 
@@ -222,6 +226,7 @@ impl Store {
             return Err(CommitError::NothingWritten { failed });
         }
         self.settled = failed.is_empty() && degraded.is_empty();
+        self.checked = true;
         let report = CommitReport {
             seqno: next.seqno,
             failed,
@@ -248,7 +253,11 @@ impl Store {
         next: &Group,
         pvs: &mut BTreeMap<Uuid, &mut dyn PvIo>,
     ) -> Result<BTreeSet<Uuid>, CommitError> {
-        if let Some(problem) = model::check(next).into_iter().next() {
+        let problems = match self.checked {
+            true => model::check_change(&self.group, next),
+            false => model::check(next),
+        };
+        if let Some(problem) = problems.into_iter().next() {
             return Err(CommitError::Invalid { problem });
         }
         let mut targets: BTreeSet<Uuid> = pvs.keys().copied().collect();

@@ -223,6 +223,7 @@ fn clone(store: &Store) -> Store {
         group: store.group.clone(),
         seqno: store.seqno,
         pvs: store.pvs.clone(),
+        checked: false,
         settled: store.settled,
     }
 }

@@ -93,6 +93,46 @@ pub fn check(group: &Group) -> Vec<Problem> {
     check.problems
 }
 
+/// As [`check`], for a version that follows one which is known to be good: only what has changed is
+/// looked at, and what that may collide with.
+pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
+    let place = |group: &Group| {
+        let places = group.pvs.iter();
+        let places = places.map(|p| (p.uuid, p.size, p.data_start, p.extent_count));
+        (group.extent_size, places.collect::<Vec<_>>())
+    };
+    let changes = next.volumes.changes_since(&old.volumes);
+    let many = changes.put.len() > MANY;
+    if many || changes.reordered || place(old) != place(next) {
+        return check(next);
+    }
+    let mut check = Check {
+        group: next,
+        problems: Vec::new(),
+        runs: BTreeMap::new(),
+    };
+    check.name(&next.name);
+    for pv in &next.pvs {
+        check.runs.insert(pv.uuid, Vec::new());
+    }
+    for (place, before) in &changes.put {
+        let volume = &next.volumes[*place];
+        check.volume(volume);
+        let before = before.and_then(|before| old.volumes.get(before));
+        if before.is_none_or(|before| before.name != volume.name) {
+            check.same_name(*place);
+        }
+        if before.is_none_or(|before| !before.extent_runs().eq(volume.extent_runs())) {
+            check.others(*place);
+        }
+    }
+    check.overlaps();
+    check.problems
+}
+
+/// From so many changed volumes on a whole check is cheaper than one for each.
+const MANY: usize = 16;
+
 struct Check<'a> {
     group: &'a Group,
     problems: Vec<Problem>,
@@ -167,6 +207,8 @@ impl<'a> Check<'a> {
         self.range(region_ok, name, "region size", region);
         self.unique("plex", volume.plexes.iter().map(|p| p.number));
         self.unique("plex UUID", volume.plexes.iter().map(|p| p.uuid));
+        let replaced = volume.plexes.iter().filter_map(|p| p.replaces);
+        self.unique("replacement of plex", replaced);
         self.unique("feed", volume.feeds.iter().map(|f| f.uuid));
         self.unique("point", volume.points.iter().map(|p| p.name.as_str()));
         let plex_slots = volume.plexes.iter().map(|p| p.map_slot);
@@ -252,6 +294,18 @@ impl<'a> Check<'a> {
         for subdisk in &plex.subdisks {
             self.used(name, subdisk.pv, subdisk.pv_extent, subdisk.extents);
         }
+        let replaced = plex.replaces.filter(|old| {
+            let known = volume.plexes.iter().find(|p| p.uuid == *old);
+            // Not a chain of moves, and not itself.
+            known.is_none_or(|known| known.replaces.is_some())
+        });
+        if let Some(uuid) = replaced {
+            self.problems.push(Problem::Dangling {
+                object: name.clone(),
+                what: "replaced plex",
+                uuid,
+            });
+        }
     }
 
     fn log(&mut self, volume: &Volume, bytes: Option<u64>) {
@@ -273,15 +327,54 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// The volume at this place is the only one of its name and UUID.
+    fn same_name(&mut self, place: usize) {
+        let volume = &self.group.volumes[place];
+        for (other, known) in self.group.volumes.iter().enumerate() {
+            if other != place && known.name == volume.name {
+                let (what, which) = ("volume", known.name.clone());
+                self.problems.push(Problem::Twice { what, which });
+            }
+            if other != place && known.uuid == volume.uuid {
+                let (what, which) = ("volume UUID", known.uuid.to_string());
+                self.problems.push(Problem::Twice { what, which });
+            }
+        }
+    }
+
+    /// Notes what other volumes use of the extents that the volume at this place uses.
+    fn others(&mut self, place: usize) {
+        let mine: Vec<_> = self.group.volumes[place].extent_runs().collect();
+        for (other, known) in self.group.volumes.iter().enumerate() {
+            if other == place {
+                continue;
+            }
+            for (pv, start, len) in known.extent_runs() {
+                let end = start.saturating_add(len);
+                let meets = mine.iter().any(|(on, mine, length)| {
+                    *on == pv && start < mine.saturating_add(*length) && *mine < end
+                });
+                if meets && let Some(runs) = self.runs.get_mut(&pv) {
+                    runs.push((start, len));
+                }
+            }
+        }
+    }
+
     /// No disk serves two plexes of the volume: a mirror that dies with its other half is none.
     fn disjoint(&mut self, volume: &Volume) {
         let mut owner: BTreeMap<Uuid, Uuid> = BTreeMap::new();
+        // A plex and the one that it replaces are one copy on the move.
+        let copy = |plex: Uuid| {
+            let found = volume.plexes.iter().find(|p| p.uuid == plex);
+            found.and_then(|p| p.replaces).unwrap_or(plex)
+        };
         let subdisks = volume
             .plexes
             .iter()
             .flat_map(|p| p.subdisks.iter().map(|s| (s.pv, p.uuid)));
         let logs = volume.log.iter().map(|l| (l.pv, l.plex));
-        for (pv, plex) in subdisks.chain(logs) {
+        for (pv, plex) in subdisks.chain(logs).map(|(pv, plex)| (pv, copy(plex))) {
             if *owner.entry(pv).or_insert(plex) != plex {
                 self.problems.push(Problem::Shared {
                     object: volume.name.clone(),

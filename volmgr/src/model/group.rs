@@ -1,6 +1,6 @@
 //! Volume groups and their disks.
 
-use super::Volume;
+use super::{Volume, Volumes};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ pub struct Group {
     /// The disks, present or not.
     pub pvs: Vec<Pv>,
     /// The volumes.
-    pub volumes: Vec<Volume>,
+    pub volumes: Volumes,
 }
 
 /// A disk of a group.

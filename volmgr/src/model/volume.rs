@@ -99,6 +99,9 @@ pub struct Plex {
     pub subdisks: Vec<Subdisk>,
     /// Slot in the volume's log of the map of what this plex misses.
     pub map_slot: u32,
+    /// The plex of the volume that is taken off when this one is active: its data is on the move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Uuid>,
 }
 
 /// A run of contiguous extents on one disk.

@@ -2,7 +2,7 @@
 
 use super::{PlanError, check_name};
 use crate::label::{Label, valid_extent_size};
-use crate::model::{Group, PlexState, Pv};
+use crate::model::{Group, PlexState, Pv, Volume, Volumes};
 use uuid::Uuid;
 
 /// A disk that joins a group: its label says the rest.
@@ -62,7 +62,7 @@ pub fn create_group(
         commit: Uuid::nil(),
         exported: false,
         pvs: Vec::new(),
-        volumes: Vec::new(),
+        volumes: Volumes::new(),
     };
     extend_group(&group, pvs)
 }
@@ -145,7 +145,8 @@ pub fn mark_pv_missing(group: &Group, uuid: Uuid) -> Result<Group, PlanError> {
         return Ok(next);
     }
     pv.missing_since = Some(since);
-    for volume in &mut next.volumes {
+    let on = |volume: &Volume| volume.extent_runs().any(|(pv, _, _)| pv == uuid);
+    next.volumes.update(on, |volume| {
         let on: Vec<bool> = volume
             .plexes
             .iter()
@@ -168,7 +169,7 @@ pub fn mark_pv_missing(group: &Group, uuid: Uuid) -> Result<Group, PlanError> {
         for log in volume.log.iter_mut().filter(|l| l.pv == uuid) {
             log.valid &= !spare;
         }
-    }
+    });
     Ok(next)
 }
 
@@ -186,7 +187,8 @@ pub fn mark_pv_returned(group: &Group, uuid: Uuid, path: &str) -> Result<Group, 
 /// copies of logs on it are not valid.
 pub fn revive_plexes(group: &Group, uuid: Uuid, content_lost: bool) -> Group {
     let mut next = group.clone();
-    for volume in &mut next.volumes {
+    let on = |volume: &Volume| volume.extent_runs().any(|(pv, _, _)| pv == uuid);
+    next.volumes.update(on, |volume| {
         let on: Vec<bool> = volume
             .plexes
             .iter()
@@ -204,7 +206,7 @@ pub fn revive_plexes(group: &Group, uuid: Uuid, content_lost: bool) -> Group {
         for log in volume.log.iter_mut().filter(|l| l.pv == uuid) {
             log.valid &= !(content_lost && spare);
         }
-    }
+    });
     next
 }
 

@@ -1,4 +1,4 @@
-//! Data plexes: attached, detached, their states and log copies.
+//! Data plexes: attached, detached, moved, their states and log copies.
 
 use super::allocate::Want;
 use super::volume::{add_plex, allocate, allowed, log_extents};
@@ -14,6 +14,63 @@ pub fn attach_plex(
     layout: Layout,
     pvs: &[Uuid],
     uuid: Uuid,
+) -> Result<Group, PlanError> {
+    add(group, volume, layout, &allowed(group, pvs)?, uuid, None)
+}
+
+/// Begins to move a plex off a disk: adds one like it, as [`attach_plex`] does, that replaces it
+/// when it is in step ([`finish_move`]). It may use the plex's other disks.
+pub fn begin_move(
+    group: &Group,
+    volume: &str,
+    number: u32,
+    from: Uuid,
+    pvs: &[Uuid],
+    uuid: Uuid,
+) -> Result<Group, PlanError> {
+    let of = &group.volumes[volume_index(group, volume)?];
+    let plex = &of.plexes[plex_index(of, number)?];
+    let moving = |p: &crate::model::Plex| p.replaces == Some(plex.uuid);
+    if plex.replaces.is_some() || of.plexes.iter().any(moving) {
+        return Err(PlanError::Exists {
+            what: "a move of",
+            name: format!("{}/{}", of.name, plex.name()),
+        });
+    }
+    let mut pool = allowed(group, pvs)?;
+    pool.retain(|pv| *pv != from);
+    add(group, volume, plex.layout, &pool, uuid, Some(plex.uuid))
+}
+
+/// Ends a move whose new plex is in step: the plex that it replaces is taken off.
+pub fn finish_move(group: &Group, volume: &str, number: u32) -> Result<Group, PlanError> {
+    let of = &group.volumes[volume_index(group, volume)?];
+    let plex = &of.plexes[plex_index(of, number)?];
+    let old = of.plexes.iter().find(|p| Some(p.uuid) == plex.replaces);
+    let Some(old) = old else {
+        return Err(PlanError::NotFound {
+            what: "move to",
+            name: format!("{}/{}", of.name, plex.name()),
+        });
+    };
+    if plex.state != PlexState::Active {
+        return Err(PlanError::Transition {
+            volume: of.name.clone(),
+            plex: plex.name(),
+            from: plex.state,
+            to: PlexState::Active,
+        });
+    }
+    detach_plex(group, volume, old.number)
+}
+
+fn add(
+    group: &Group,
+    volume: &str,
+    layout: Layout,
+    pool: &[Uuid],
+    uuid: Uuid,
+    replaces: Option<Uuid>,
 ) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
@@ -41,8 +98,9 @@ pub fn attach_plex(
     let log = log_extents(volume.extents, group.extent_size, volume.region_size);
     // All log copies have one length.
     let log = volume.log.iter().map(|l| l.extents).fold(log, u64::max);
-    let mut pool = allowed(group, pvs)?;
-    let users: Vec<_> = volume.plexes.iter().map(|p| volume.pvs_of(p)).collect();
+    let mut pool = pool.to_vec();
+    let others = volume.plexes.iter().filter(|p| Some(p.uuid) != replaces);
+    let users: Vec<_> = others.map(|p| volume.pvs_of(p)).collect();
     pool.retain(|pv| !users.iter().any(|u| u.contains(pv)));
     if pool.is_empty() {
         return Err(PlanError::Disks {
@@ -60,6 +118,9 @@ pub fn attach_plex(
     let mut space = Space::of(group);
     for got in allocate(&mut space, &[want], layout, &pool, group.extent_size)? {
         add_plex(volume, uuid, PlexState::Syncing, layout, &got, log, false)?;
+    }
+    for plex in volume.plexes.iter_mut().filter(|p| p.uuid == uuid) {
+        plex.replaces = replaces;
     }
     Ok(next)
 }
@@ -80,6 +141,13 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
         });
     }
     volume.next_plex = volume.next_plex.max(plex.number.saturating_add(1));
+    for other in volume
+        .plexes
+        .iter_mut()
+        .filter(|p| p.replaces == Some(plex.uuid))
+    {
+        other.replaces = None;
+    }
     volume.log.retain(|l| l.plex != plex.uuid);
     if !volume.log.iter().any(|l| l.valid) {
         return Err(PlanError::LastLog {

@@ -3,8 +3,10 @@
 use super::*;
 use crate::engine::{DiskId, Piece};
 use crate::label::{AREA_MAX, EXTENT_DEFAULT, Geometry, Label};
-use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check};
+use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_change};
 use proptest::prelude::*;
+
+mod plexes;
 
 const MIB: u64 = 1 << 20;
 
@@ -235,46 +237,6 @@ fn all_the_space_can_be_used_and_no_more() {
 }
 
 #[test]
-fn plexes_come_and_go() {
-    let vg = create(&group(&[10, 10]), &VolumeRequest::new("web", 8 * MIB)).unwrap();
-    let two = attach_plex(&vg, "web", Layout::Concat, &[], uuid(5000)).unwrap();
-    assert_eq!(check(&two), []);
-    let plex = &two.volumes[0].plexes[1];
-    assert_eq!(
-        (plex.number, plex.state, plex.map_slot),
-        (1, PlexState::Syncing, 2)
-    );
-    assert!(!two.volumes[0].log[1].valid);
-    let error = attach_plex(&two, "web", Layout::Concat, &[], uuid(5001)).unwrap_err();
-    assert!(matches!(error, PlanError::Disks { pvs_have: 0, .. }));
-    // Plex 0 stays as long as the other is not active and has no valid log.
-    let error = detach_plex(&two, "web", 0).unwrap_err();
-    assert!(matches!(error, PlanError::LastActivePlex { .. }));
-    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
-    let error = detach_plex(&two, "web", 0).unwrap_err();
-    assert!(matches!(error, PlanError::LastLog { .. }));
-    let two = set_log_valid(&two, "web", 1, true).unwrap();
-    let one = detach_plex(&two, "web", 0).unwrap();
-    assert_eq!(check(&one), []);
-    assert_eq!(one.volumes[0].plexes[0].number, 1);
-    // Numbers are not given again, slots are.
-    let again = attach_plex(&one, "web", Layout::Concat, &[], uuid(5002)).unwrap();
-    let again = set_plex_state(&again, "web", 2, PlexState::Active).unwrap();
-    let again = detach_plex(&again, "web", 2).unwrap();
-    let again = attach_plex(&again, "web", Layout::Concat, &[], uuid(5003)).unwrap();
-    assert_eq!(check(&again), []);
-    let third = &again.volumes[0].plexes[1];
-    assert_eq!((third.number, third.map_slot), (3, 1));
-    // A plex that is taken off takes its log copy along.
-    let off = set_plex_state(&two, "web", 1, PlexState::Offline).unwrap();
-    assert!(!off.volumes[0].log[1].valid && off.volumes[0].log[0].valid);
-    let error = set_plex_state(&one, "web", 1, PlexState::Stale).unwrap_err();
-    assert!(matches!(error, PlanError::LastActivePlex { .. }));
-    let error = set_plex_state(&two, "web", 1, PlexState::Empty).unwrap_err();
-    assert!(matches!(error, PlanError::Transition { .. }));
-}
-
-#[test]
 fn map_slots_run_out() {
     let mut vg = create(&group(&[10]), &VolumeRequest::new("web", MIB)).unwrap();
     for n in 0..14 {
@@ -289,42 +251,6 @@ fn map_slots_run_out() {
     let vg = remove_feed(&vg, "web", uuid(3)).unwrap();
     let vg = add_feed(&vg, "web", feed(50)).unwrap();
     assert_eq!(vg.volumes[0].feeds.last().unwrap().map_slot, 5);
-}
-
-#[test]
-fn a_missing_disk_makes_its_plex_stale_unless_it_is_the_last() {
-    let mut request = VolumeRequest::new("m", MIB);
-    request.mirrors = 1;
-    let vg = create(&group(&[10, 10]), &request).unwrap();
-    let vg = set_plex_state(&vg, "m", 1, PlexState::Active).unwrap();
-    let on = |group: &Group, index: usize| group.volumes[0].plexes[index].subdisks[0].pv;
-    let lost = mark_pv_missing(&vg, on(&vg, 0)).unwrap();
-    assert_eq!(lost.volumes[0].plexes[0].state, PlexState::Stale);
-    assert!(!lost.volumes[0].log[0].valid);
-    let both = mark_pv_missing(&lost, on(&vg, 1)).unwrap();
-    assert_eq!(both.volumes[0].plexes[1].state, PlexState::Active);
-    let ids = |_| Some(DiskId(0));
-    assert!(matches!(
-        layout(&both, &both.volumes[0], ids),
-        Err(LayoutError::DiskAbsent { plex: 1, .. })
-    ));
-    let resolved = layout(&lost, &lost.volumes[0], ids).unwrap();
-    assert_eq!(resolved.plexes[0].map, []);
-    assert_eq!(resolved.log.len(), 1);
-    let back = mark_pv_returned(&lost, on(&vg, 0), "/dev/x").unwrap();
-    assert_eq!(back.volumes[0].plexes[0].state, PlexState::Stale);
-    let emptied = revive_plexes(&back, on(&vg, 0), true);
-    assert_eq!(emptied.volumes[0].plexes[0].state, PlexState::Empty);
-    // Never the one that the volume lives on.
-    let untouched = revive_plexes(&back, on(&vg, 1), true);
-    assert_eq!(untouched, back);
-    let failed = set_plex_state(&vg, "m", 0, PlexState::Failed).unwrap();
-    let revived = revive_plexes(&failed, on(&vg, 0), false);
-    assert_eq!(revived.volumes[0].plexes[0].state, PlexState::Stale);
-    assert!(matches!(
-        reduce_group(&vg, &[on(&vg, 0)]),
-        Err(PlanError::InUse { .. })
-    ));
 }
 
 #[test]
@@ -385,7 +311,7 @@ fn a_hundred_thousand_runs() {
     let runs = 100_000;
     let vg = large_group(1);
     let mut holes = Group {
-        volumes: Vec::new(),
+        volumes: Default::default(),
         ..vg.clone()
     };
     holes.pvs = group(&[2 * runs]).pvs;
@@ -531,6 +457,39 @@ fn apply(group: &Group, step: &Step, fresh: u128) -> Option<Group> {
     }
 }
 
+/// What is wrong with a version is found by looking at what has changed, too.
+#[test]
+fn a_change_is_checked_as_the_whole_is() {
+    let mut good = group(&[40, 40]);
+    for n in 0..4u128 {
+        let request = VolumeRequest::new(&format!("v{n}"), 3 * EXTENT_DEFAULT);
+        let mut uuids = (0..).map(|i| Uuid::from_u128(10_000 + 100 * n + i));
+        good = create_volume(&good, &request, &mut || uuids.next().unwrap()).unwrap();
+    }
+    assert_eq!(check(&good), []);
+    type Break = fn(&mut Group);
+    let breaks: [Break; 9] = [
+        |g| g.volumes[1].name = "v3".into(),
+        |g| g.volumes[1].uuid = g.volumes[0].uuid,
+        |g| {
+            g.volumes[2].plexes[0].subdisks[0].pv_extent =
+                g.volumes[0].plexes[0].subdisks[0].pv_extent
+        },
+        |g| g.volumes[2].log[0].pv_extent = g.volumes[1].log[0].pv_extent,
+        |g| g.volumes[2].extents += 1,
+        |g| g.volumes[2].log[0].pv = Uuid::from_u128(999),
+        |g| g.volumes.push(g.volumes[0].clone()),
+        |g| g.pvs[0].extent_count = 1,
+        |g| g.volumes[0].plexes[0].replaces = Some(Uuid::from_u128(5)),
+    ];
+    for (index, make) in breaks.iter().enumerate() {
+        let mut bad = good.clone();
+        make(&mut bad);
+        assert_ne!(check(&bad), [], "break {index}");
+        assert_ne!(check_change(&good, &bad), [], "break {index}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     /// Whatever is planned is valid, and what was there before stays where it was.
@@ -542,6 +501,7 @@ proptest! {
                 continue;
             };
             prop_assert_eq!(check(&next), [], "after {:?}", step);
+            prop_assert_eq!(check_change(&now, &next), [], "after {:?}", step);
             for volume in &next.volumes {
                 let Some(before) = now.volume_by_uuid(volume.uuid) else { continue };
                 let columns = |p: &crate::model::Plex| u64::from(p.columns());

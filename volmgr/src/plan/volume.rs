@@ -214,6 +214,7 @@ pub(super) fn add_plex(
         layout,
         subdisks,
         map_slot,
+        replaces: None,
     });
     if let Some((pv, pv_extent)) = got.log {
         volume.log.push(LogCopy {

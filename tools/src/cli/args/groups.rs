@@ -279,17 +279,22 @@ impl VgcfgbackupArgs {
 }
 
 pub const VGCFGRESTORE: &str = "EXAMPLES:
-  volmgr vgcfgrestore -f vg0.txt vg0";
+  volmgr vgcfgrestore --list vg0                 what there is to restore from
+  volmgr vgcfgrestore -f vg0.txt vg0
+  volmgr vgcfgrestore -f vg0.txt --force vg0     also where volumes were made or removed since";
 
 /// `vgcfgrestore`
 #[derive(Debug, Args)]
 pub struct VgcfgrestoreArgs {
-    /// The file; without, the newest in the daemon's archive
+    /// The file; without, the one that vgcfgbackup wrote
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Also when volumes are lost by it
     #[arg(long)]
     force: bool,
+    /// Only list the backup and the old versions
+    #[arg(short = 'l', long, conflicts_with_all = ["file", "force"])]
+    list: bool,
     /// The group
     #[arg(value_parser = name, value_name = "VG")]
     vg: String,
@@ -297,6 +302,12 @@ pub struct VgcfgrestoreArgs {
 
 impl VgcfgrestoreArgs {
     pub fn work(self) -> Result<Work, Failure> {
+        if self.list {
+            return Ok(Work::Ask(Ask {
+                text_wanted: true,
+                ..Ask::one(Command::Vgcfglist { vg: self.vg })
+            }));
+        }
         let question = format!("Replace the metadata of {}?", self.vg);
         Ok(Work::Ask(
             Ask::one(Command::Vgcfgrestore {

@@ -6,6 +6,7 @@
 mod disks;
 mod feeds;
 mod groups;
+mod moves;
 mod nodes;
 mod parse;
 mod volumes;
@@ -213,6 +214,9 @@ verbs! {
     /// Use the new size of disks that have grown
     #[command(after_help = disks::PVRESIZE)]
     Pvresize(disks::PvresizeArgs),
+    /// Move data off a disk while it is in use
+    #[command(after_help = moves::PVMOVE)]
+    Pvmove(moves::PvmoveArgs),
     /// Check a disk's label and metadata, or dump them; needs no daemon
     #[command(after_help = nodes::PVCK)]
     Pvck(nodes::PvckArgs),
@@ -273,6 +277,9 @@ verbs! {
     /// Activate or deactivate a volume, take a plex off line and back
     #[command(after_help = volumes::LVCHANGE)]
     Lvchange(volumes::LvchangeArgs),
+    /// Change the number of a volume's mirrors
+    #[command(after_help = moves::LVCONVERT)]
+    Lvconvert(moves::LvconvertArgs),
     /// Draw a volume: plexes, subdisks, disks, feeds
     #[command(after_help = volumes::LVDISPLAY)]
     Lvdisplay(volumes::LvdisplayArgs),

@@ -6,7 +6,7 @@ use super::{Ask, Work};
 use crate::api::{Command, Failure, LvChange, LvName, ReportKind, SizeSpec};
 use crate::cli::failure::usage;
 use crate::cli::report::ReportArgs;
-use crate::cli::size::{parse_kib, parse_percentage, parse_spec};
+use crate::cli::size::{parse_extents, parse_kib, parse_spec};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -39,8 +39,8 @@ pub struct SizeArgs {
     /// Size: 10g, 512m, 100%FREE, 50%VG; plain number: MiB; + and - are relative
     #[arg(short = 'L', long, value_name = "SIZE", value_parser = parse_spec, allow_hyphen_values = true)]
     size: Option<SizeSpec>,
-    /// Size as a share: 100%FREE, 50%VG, +100%FREE
-    #[arg(short = 'l', long, value_name = "PERCENT", value_parser = parse_percentage, allow_hyphen_values = true)]
+    /// Size in extents (100, +100) or as a share: 100%FREE, 50%VG, +100%FREE
+    #[arg(short = 'l', long, value_name = "EXTENTS|PERCENT", value_parser = parse_extents, allow_hyphen_values = true)]
     extents: Option<SizeSpec>,
 }
 
@@ -126,8 +126,15 @@ impl LvcreateArgs {
 
 fn absolute_size(size: SizeSpec) -> Result<SizeSpec, Failure> {
     match size {
-        SizeSpec::Bytes(_) | SizeSpec::PercentFree(_) | SizeSpec::PercentVg(_) => Ok(size),
-        SizeSpec::Plus(_) | SizeSpec::Minus(_) | SizeSpec::PlusPercentFree(_) => Err(usage(
+        SizeSpec::Bytes(_)
+        | SizeSpec::Extents(_)
+        | SizeSpec::PercentFree(_)
+        | SizeSpec::PercentVg(_) => Ok(size),
+        SizeSpec::Plus(_)
+        | SizeSpec::Minus(_)
+        | SizeSpec::PlusPercentFree(_)
+        | SizeSpec::PlusExtents(_)
+        | SizeSpec::MinusExtents(_) => Err(usage(
             "-L",
             "wrong size",
             "a new volume has no size to add to or take from",
@@ -198,7 +205,7 @@ pub struct LvextendArgs {
 impl LvextendArgs {
     pub fn work(self) -> Result<Work, Failure> {
         let size = self.size.spec()?;
-        if matches!(size, SizeSpec::Minus(_)) {
+        if matches!(size, SizeSpec::Minus(_) | SizeSpec::MinusExtents(_)) {
             let hint = "volmgr lvreduce makes smaller";
             return Err(usage(
                 "-L",
@@ -235,7 +242,10 @@ pub struct LvreduceArgs {
 impl LvreduceArgs {
     pub fn work(self) -> Result<Work, Failure> {
         let size = self.size.spec()?;
-        if matches!(size, SizeSpec::Plus(_) | SizeSpec::PlusPercentFree(_)) {
+        if matches!(
+            size,
+            SizeSpec::Plus(_) | SizeSpec::PlusPercentFree(_) | SizeSpec::PlusExtents(_)
+        ) {
             let hint = "volmgr lvextend makes larger";
             return Err(usage("-L", "wrong size", "this would make it larger", hint));
         }

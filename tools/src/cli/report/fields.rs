@@ -53,6 +53,11 @@ impl Table {
         let is = |wanted: &str| self.fields.iter().find(|field| field.name == wanted);
         is(name).or_else(|| is(&format!("{}{name}", self.prefix)))
     }
+
+    /// Where the field of exactly this name stands in [`Table::fields`].
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
 }
 
 /// The table of this kind.
@@ -201,6 +206,18 @@ static LV: Table = Table {
             "How its data moves: zero-copy, user-copy, mapped, nbd.",
         ),
         extra(
+            "lv_io_reason",
+            "IoReason",
+            Text,
+            "Why its data does not move in a better way.",
+        ),
+        extra(
+            "lv_copied_bytes",
+            "Copied",
+            Size,
+            "Data of its users copied through the daemon's memory since activation.",
+        ),
+        extra(
             "lv_attr",
             "Attr",
             Text,
@@ -213,6 +230,12 @@ static LV: Table = Table {
             "Front end asked for: ublk, nbd, both, auto.",
         ),
         extra("lv_region_size", "Region", Size, "Unit of dirty tracking."),
+        extra(
+            "lv_moving",
+            "Moving",
+            Text,
+            "Plexes that are being moved (pvmove), and those that replace them.",
+        ),
     ],
 };
 
@@ -258,6 +281,12 @@ static PLEX: Table = Table {
             "PATH:OFFSET+LENGTH of its subdisks in plex order, in bytes.",
         ),
         extra("plex_uuid", "Plex UUID", Text, "Identity."),
+        extra(
+            "plex_replaces",
+            "Replaces",
+            Text,
+            "Plex that goes when this one is in step (pvmove).",
+        ),
     ],
 };
 

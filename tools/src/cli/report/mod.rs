@@ -9,7 +9,7 @@ mod select;
 pub mod value;
 
 use super::failure::usage;
-use crate::api::{Failure, ReportKind, Row};
+use crate::api::{Failure, ReportKind, Row, Value};
 use fields::{Field, Table};
 pub use output::Looks;
 use select::Selection;
@@ -38,7 +38,7 @@ pub struct ReportArgs {
         allow_hyphen_values = true
     )]
     pub sort: Vec<String>,
-    /// Show only rows for which this holds: `lv_size>=1g && vg_name=vg0`
+    /// Show only rows for which this holds: `lv_size>=1g && vg_name=vg0`; `help` explains
     #[arg(short = 'S', long, value_name = "SELECTION")]
     pub select: Option<String>,
     /// No headings
@@ -62,6 +62,9 @@ pub struct ReportArgs {
     /// With --nameprefixes: no quotes
     #[arg(long, requires = "nameprefixes")]
     pub unquoted: bool,
+    /// A line for each field instead of one for each row
+    #[arg(long)]
+    pub rows: bool,
 }
 
 fn parse_unit(text: &str) -> Result<char, String> {
@@ -79,6 +82,8 @@ fn parse_unit(text: &str) -> Result<char, String> {
 pub struct Options {
     table: &'static Table,
     columns: Vec<&'static Field>,
+    /// Where the columns stand in the table.
+    places: Vec<usize>,
     sort: Vec<SortKey>,
     selection: Option<Selection>,
     looks: Looks,
@@ -86,9 +91,13 @@ pub struct Options {
 
 #[derive(Clone, Copy, Debug)]
 struct SortKey {
-    field: &'static Field,
+    /// The field's place in the table.
+    place: usize,
     descending: bool,
 }
+
+/// A row on its way to the reader: a value for each field of the table.
+type Values = Vec<Value>;
 
 /// What a listing's options ask for.
 #[derive(Debug)]
@@ -117,9 +126,14 @@ impl ReportArgs {
                 )
             })?),
         };
+        let columns = self.columns(table)?;
         Ok(Wanted::Listing(Options {
             table,
-            columns: self.columns(table)?,
+            places: columns
+                .iter()
+                .filter_map(|field| table.position(field.name))
+                .collect(),
+            columns,
             sort: self.sort_keys(table)?,
             selection,
             looks: Looks {
@@ -133,6 +147,7 @@ impl ReportArgs {
                 },
                 prefixes: self.nameprefixes,
                 quotes: !self.unquoted,
+                rows: self.rows,
             },
         }))
     }
@@ -141,6 +156,7 @@ impl ReportArgs {
         [&self.options, &self.sort]
             .into_iter()
             .flatten()
+            .chain(&self.select)
             .any(|text| matches!(text.trim_start_matches('+'), "help" | "?"))
     }
 
@@ -156,9 +172,10 @@ impl ReportArgs {
                 columns.clear();
             }
             for name in names.split(',').filter(|name| !name.is_empty()) {
-                let named: Vec<&'static Field> = match name {
-                    "all" => table.fields.iter().collect(),
-                    name => vec![find(table, name)?],
+                let whole = name.strip_prefix(table.prefix).unwrap_or(name) == "all";
+                let named: Vec<&'static Field> = match whole {
+                    true => table.fields.iter().collect(),
+                    false => vec![find(table, name)?],
                 };
                 for field in named {
                     let there = columns.iter().position(|column| column.name == field.name);
@@ -187,12 +204,13 @@ impl ReportArgs {
         for name in given.filter(|name| !name.is_empty()) {
             let descending = name.starts_with('-');
             let field = find(table, name.trim_start_matches(['-', '+']))?;
-            keys.push(SortKey { field, descending });
+            let place = table.position(field.name).unwrap_or_default();
+            keys.push(SortKey { place, descending });
         }
         if keys.is_empty() {
             keys.extend(table.sort.iter().filter_map(|name| {
-                table.find(name).map(|field| SortKey {
-                    field,
+                table.position(name).map(|place| SortKey {
+                    place,
                     descending: false,
                 })
             }));
@@ -216,31 +234,94 @@ fn find(table: &'static Table, name: &str) -> Result<&'static Field, Failure> {
 #[derive(Debug)]
 pub struct Listing {
     options: Options,
-    rows: Vec<Row>,
+    rows: Vec<Values>,
+    /// Only the rows whose first sort field is one of these; none shows all.
+    names: Vec<String>,
+    /// Those of `names` that no row had.
+    unmatched: Vec<String>,
     /// Columns are never narrower than they have been: rows that come later line up.
     widths: Vec<usize>,
     printed: bool,
 }
 
 impl Listing {
-    /// An empty listing.
-    pub fn new(options: Options) -> Self {
+    /// An empty listing, for rows of these names, or for all where there are none.
+    pub fn new(options: Options, names: Vec<String>) -> Self {
         Listing {
             widths: Vec::new(),
             rows: Vec::new(),
+            unmatched: names.clone(),
+            names,
             printed: false,
             options,
         }
     }
 
-    /// Adds rows that the daemon has sent.
+    /// Names of the fields that the daemon has to send.
+    pub fn wanted(&self) -> Vec<String> {
+        let options = &self.options;
+        let mut places = options.places.clone();
+        places.extend(options.sort.iter().map(|key| key.place));
+        if let Some(selection) = &options.selection {
+            selection.fields(&mut places);
+        }
+        places.extend(self.name_place());
+        places.sort_unstable();
+        places.dedup();
+        let fields = places
+            .iter()
+            .filter_map(|place| options.table.fields.get(*place));
+        fields.map(|field| field.name.to_owned()).collect()
+    }
+
+    /// The names that were asked for and that no row had.
+    pub fn unmatched(&self) -> &[String] {
+        &self.unmatched
+    }
+
+    fn name_place(&self) -> Option<usize> {
+        let name = self.options.table.sort.first()?;
+        self.options.table.position(name)
+    }
+
+    /// Adds rows that the daemon has sent with all their fields.
     pub fn extend(&mut self, rows: Vec<Row>) {
-        match &self.options.selection {
-            None => self.rows.extend(rows),
-            Some(selection) => {
-                let selected = rows.into_iter().filter(|row| selection.matches(row));
-                self.rows.extend(selected);
+        for row in rows {
+            let fields = self.options.table.fields.iter();
+            let values = fields.map(|field| value::of_row(&row, field.name));
+            self.add(values.collect());
+        }
+    }
+
+    /// Adds rows that the daemon has sent as values of these fields. Fields that are not known
+    /// here (another version's) are passed over.
+    pub fn extend_table(&mut self, columns: &[String], rows: Vec<Vec<Value>>) {
+        let table = self.options.table;
+        let places: Vec<Option<usize>> = columns.iter().map(|name| table.position(name)).collect();
+        for row in rows {
+            let mut values = vec![Value::Empty; table.fields.len()];
+            for (place, value) in places.iter().zip(row) {
+                if let Some(place) = place {
+                    values[*place] = value;
+                }
             }
+            self.add(values);
+        }
+    }
+
+    fn add(&mut self, row: Values) {
+        if !self.names.is_empty()
+            && let Some(place) = self.name_place()
+        {
+            let name = value::format(&row[place], Units::default());
+            self.unmatched.retain(|unmatched| *unmatched != name);
+            if !self.names.contains(&name) {
+                return;
+            }
+        }
+        let selection = self.options.selection.as_ref();
+        if selection.is_none_or(|selection| selection.matches(&row)) {
+            self.rows.push(row);
         }
     }
 
@@ -250,8 +331,11 @@ impl Listing {
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by(|left, right| self.options.order(left, right));
         let cells: Vec<Vec<String>> = rows.iter().map(|row| self.options.cells(row)).collect();
+        // Standard output would be written line by line.
+        let out = &mut io::BufWriter::new(out);
         if self.options.looks.json {
-            return output::json(out, self.options.table.key, &self.options.columns, &cells);
+            output::json(out, self.options.table.key, &self.options.columns, &cells)?;
+            return out.flush();
         }
         if cells.is_empty() {
             return Ok(());
@@ -264,7 +348,8 @@ impl Listing {
             &cells,
             &mut self.widths,
             headings,
-        )
+        )?;
+        out.flush()
     }
 
     /// Writes what there is now, unless that is nothing: for listings that go on.
@@ -277,12 +362,11 @@ impl Listing {
 }
 
 impl Options {
-    fn order(&self, left: &Row, right: &Row) -> Ordering {
+    fn order(&self, left: &Values, right: &Values) -> Ordering {
         self.sort
             .iter()
             .map(|key| {
-                let name = key.field.name;
-                let order = value::compare(&value::of_row(left, name), &value::of_row(right, name));
+                let order = value::compare(&left[key.place], &right[key.place]);
                 match key.descending {
                     true => order.reverse(),
                     false => order,
@@ -292,10 +376,10 @@ impl Options {
             .unwrap_or(Ordering::Equal)
     }
 
-    fn cells(&self, row: &Row) -> Vec<String> {
-        self.columns
+    fn cells(&self, row: &Values) -> Vec<String> {
+        self.places
             .iter()
-            .map(|field| value::format(&value::of_row(row, field.name), self.looks.units))
+            .map(|place| value::format(&row[*place], self.looks.units))
             .collect()
     }
 }

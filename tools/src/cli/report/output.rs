@@ -23,6 +23,8 @@ pub struct Looks {
     pub prefixes: bool,
     /// Quotes around those values.
     pub quotes: bool,
+    /// A line for each field instead of one for each row.
+    pub rows: bool,
 }
 
 /// Writes rows as columns, indented by two, as LVM does.
@@ -46,7 +48,13 @@ pub fn basic(
                 .collect(),
         );
     }
-    widths.resize(columns.len(), 0);
+    if looks.rows {
+        lines = turned(lines, columns.len());
+        // What is to the right, in a line of its own kind, says nothing about the next listing.
+        widths.clear();
+    }
+    let width = lines.first().map_or(0, Vec::len);
+    widths.resize(width, 0);
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(columns_of(cell));
@@ -62,7 +70,8 @@ pub fn basic(
                 true => widths[index] - columns_of(cell),
                 false => 0,
             };
-            let right = matches!(columns[index].shape, Shape::Size | Shape::Number);
+            let shape = |index: usize| columns.get(index).map(|field| field.shape);
+            let right = !looks.rows && matches!(shape(index), Some(Shape::Size | Shape::Number));
             let (before, after) = if right { (padding, 0) } else { (0, padding) };
             text.extend(std::iter::repeat_n(' ', before));
             text.push_str(cell);
@@ -77,6 +86,17 @@ pub fn basic(
         writeln!(out, "{text}")?;
     }
     Ok(())
+}
+
+/// Lines become columns.
+fn turned(lines: Vec<Vec<String>>, columns: usize) -> Vec<Vec<String>> {
+    let mut turned: Vec<Vec<String>> = vec![Vec::with_capacity(lines.len()); columns];
+    for line in lines {
+        for (into, cell) in turned.iter_mut().zip(line) {
+            into.push(cell);
+        }
+    }
+    turned
 }
 
 /// A cell as it is written: one line, prefixed where asked for.
@@ -133,5 +153,10 @@ pub fn field_help(table: &Table) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {star} {:width$}  {}", field.name, field.help);
     }
+    text.push_str(
+        "Selections (-S) compare fields: = != < <= > >= and =~ !~ (regular expression); sizes as in \
+         lv_size>=1g.\nJoined by && (or ,) and || (or #), with ! and parentheses; values with blanks \
+         or operators in quotes.\n",
+    );
     text
 }

@@ -36,7 +36,7 @@ fn show(args: ReportArgs, json: bool, rows: Vec<Row>) -> String {
     let Wanted::Listing(options) = args.resolve(ReportKind::Lv, json).unwrap() else {
         panic!("a listing was wanted");
     };
-    let mut listing = Listing::new(options);
+    let mut listing = Listing::new(options, Vec::new());
     listing.extend(rows);
     let mut out = Vec::new();
     listing.print(&mut out).unwrap();
@@ -184,6 +184,72 @@ fn sorting() {
 }
 
 #[test]
+fn rows_become_columns() {
+    let args = ReportArgs {
+        rows: true,
+        ..fields_of("lv_name,lv_size")
+    };
+    assert_eq!(
+        show(args, false, rows()),
+        "  LV    a     database web\n  LSize 1.50m 10.00g   1.00g\n"
+    );
+    let args = ReportArgs {
+        rows: true,
+        noheadings: true,
+        separator: Some(":".into()),
+        ..fields_of("lv_name,vg_name")
+    };
+    assert_eq!(
+        show(args, false, rows()),
+        "  a:database:web\n  backup:vg0:vg0\n"
+    );
+}
+
+#[test]
+fn tables_are_shown_as_rows_are() {
+    let args = ReportArgs {
+        sort: vec!["-plex_count".into()],
+        select: Some("lv_size>2m".into()),
+        ..fields_of("lv_name,lv_path")
+    };
+    let Wanted::Listing(options) = args.resolve(ReportKind::Lv, false).unwrap() else {
+        panic!("a listing was wanted");
+    };
+    let mut listing = Listing::new(options, Vec::new());
+    let wanted = listing.wanted();
+    // What is shown, sorted and selected by (and the name), and nothing else.
+    let needed = ["lv_name", "vg_name", "lv_size", "plex_count", "lv_path"];
+    assert!(
+        wanted.iter().all(|name| needed.contains(&name.as_str())),
+        "{wanted:?}"
+    );
+    assert_eq!(wanted.len(), needed.len());
+    let columns: Vec<String> = ["lv_name", "from_the_future", "lv_size", "plex_count"]
+        .map(String::from)
+        .into();
+    let row = |name: &str, size, plexes| {
+        vec![
+            Value::Text(name.into()),
+            Value::Number(7),
+            Value::Size(size),
+            Value::Number(plexes),
+        ]
+    };
+    let rows = vec![
+        row("one", 3 << 20, 1),
+        row("small", 1 << 20, 9),
+        row("two", 3 << 20, 2),
+    ];
+    listing.extend_table(&columns, rows);
+    let mut out = Vec::new();
+    listing.print(&mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "  LV  Path\n  two\n  one\n"
+    );
+}
+
+#[test]
 fn selection() {
     let args = ReportArgs {
         select: Some("size>=1g && vg_name=vg0".into()),
@@ -199,7 +265,7 @@ fn listings_that_go_on_have_their_headings_once_and_stay_in_line() {
     else {
         panic!("a listing was wanted");
     };
-    let mut listing = Listing::new(options);
+    let mut listing = Listing::new(options, Vec::new());
     let mut out = Vec::new();
     for row in rows().into_iter().rev() {
         listing.extend(vec![row]);

@@ -1,7 +1,7 @@
 //! What a lane asks of the control plane: commits of plex states, and things to tell.
 
 use super::super::Node;
-use super::super::verbs::chain;
+use super::super::verbs::{chain, pvmove};
 use crate::api::LvName;
 use crate::lane::{LaneEvent, LaneHandle};
 use blockio::{IoError, IoErrorKind};
@@ -43,8 +43,11 @@ pub(super) async fn follow(
                 });
                 let text = format!("plex{} is {state:?}: {reason}", plex.0);
                 let result = match result {
-                    Ok(_) => {
+                    Ok(view) => {
                         node.event("plex-state", &name.to_string(), &text);
+                        if view.volume(&name.lv).is_some_and(pvmove::pending) {
+                            pvmove::finish_soon(&node, volume);
+                        }
                         Ok(())
                     }
                     Err(error) => {

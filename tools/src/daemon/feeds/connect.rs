@@ -177,6 +177,11 @@ impl Feeds {
                 .map_err(|error| format!("TLS: {error}"))?;
             Security::Tls(config)
         };
+        let config = &self.node.config.feeds;
+        let from = match kind {
+            Kind::Control => config.from.as_ref(),
+            Kind::Data { .. } => config.data_from.as_ref().or(config.from.as_ref()),
+        };
         let addresses: Vec<SocketAddr> = tokio::net::lookup_host(address)
             .await
             .map_err(|error| format!("cannot resolve {address}: {error}"))?
@@ -184,7 +189,7 @@ impl Feeds {
         let mut last = format!("{address} has no address");
         for address in addresses {
             let options = SocketOptions::default();
-            match connect(address, &security, &options, CONNECT_TIMEOUT).await {
+            match connect(address, from, &security, &options, CONNECT_TIMEOUT).await {
                 Ok(mut connection) => {
                     let preamble = Preamble {
                         version_min: PROTOCOL_VERSION,
@@ -235,7 +240,7 @@ impl Feeds {
             };
             let connection = self.call(&peer, address, kind).await?;
             let data = connection
-                .into_data()
+                .into_data(&self.kernel_tls)
                 .map_err(|error| format!("data stream: {error}"))?;
             streams.push(data);
         }

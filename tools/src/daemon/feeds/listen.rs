@@ -83,7 +83,11 @@ async fn admit(feeds: Arc<Feeds>, acceptor: &Acceptor, tcp: TcpStream, address: 
             stream,
             token,
         } => {
-            if let Err(error) = feeds.registry.arrived(session, stream, &token, connection) {
+            let tls = &feeds.kernel_tls;
+            let arrived = feeds
+                .registry
+                .arrived(session, stream, &token, connection, tls);
+            if let Err(error) = arrived {
                 tracing::warn!(%address, "data stream refused: {error}");
             }
         }

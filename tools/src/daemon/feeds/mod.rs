@@ -35,6 +35,7 @@ use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
 use crate::lane::{FeedLag, LaneHandle};
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
+use feedplex::transport::ktls::KernelTls;
 use registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +57,8 @@ pub struct Feeds {
     pub node: Arc<Node>,
     /// Data streams that sessions expect.
     pub registry: Registry,
+    /// Whether the kernel makes TLS records.
+    pub kernel_tls: KernelTls,
     entries: Mutex<BTreeMap<Uuid, Arc<FeedEntry>>>,
     me: std::sync::Weak<Feeds>,
 }
@@ -68,24 +71,32 @@ pub fn is_tracked(feed: &Feed) -> bool {
 impl Feeds {
     /// Opens the feed port if there is one, and registers with the node.
     pub async fn start(node: &Arc<Node>) -> Result<Arc<Self>, StartError> {
-        let listener =
-            match node.config.listen {
-                None => None,
-                Some(address) => Some(crate::daemon::tcp::listen(address).map_err(|source| {
-                    StartError::Listen {
-                        address: address.to_string(),
-                        source,
-                    }
-                })?),
-            };
+        let config = &node.config.feeds;
+        let mut listeners = Vec::new();
+        for address in node.config.listen.iter().chain(&config.data_listen) {
+            let listener = crate::daemon::tcp::listen(*address);
+            listeners.push(listener.map_err(|source| StartError::Listen {
+                address: address.to_string(),
+                source,
+            })?);
+        }
+        let kernel_tls = match config.kernel_tls {
+            true => KernelTls::probe(config.kernel_tls_key_bytes),
+            false => KernelTls::off(),
+        };
+        match kernel_tls.state() {
+            Ok(()) => tracing::info!("the kernel makes the TLS records of feeds"),
+            Err(why) => tracing::info!("TLS records of feeds are made in user space: {why}"),
+        }
         let feeds = Arc::new_cyclic(|me| Self {
             node: node.clone(),
             registry: Registry::default(),
+            kernel_tls,
             entries: Mutex::new(BTreeMap::new()),
             me: me.clone(),
         });
         node.set_feeds(feeds.clone());
-        if let Some(listener) = listener {
+        for listener in listeners {
             node.spawn(listen::serve(feeds.clone(), listener));
         }
         Ok(feeds)

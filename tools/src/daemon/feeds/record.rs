@@ -324,7 +324,7 @@ mod tests {
             commit: Uuid::from_u128(4),
             exported: false,
             pvs: Vec::new(),
-            volumes: Vec::new(),
+            volumes: Default::default(),
         };
         let told = facts(&group, &v, &v.feeds[0], &Ask::default(), false, false);
         assert!(!told.consistent, "killed while attached");

@@ -1,6 +1,7 @@
 //! Data streams that sessions expect.
 
 use feedplex::identity::Fingerprint;
+use feedplex::transport::ktls::KernelTls;
 use feedplex::transport::{Connection, DataStream};
 use feedplex::wire::preamble::Token;
 use std::collections::HashMap;
@@ -69,6 +70,7 @@ impl Registry {
         stream: u16,
         token: &Token,
         connection: Connection,
+        kernel_tls: &KernelTls,
     ) -> Result<(), StreamRefused> {
         let streams = {
             let sessions = self.lock();
@@ -80,7 +82,7 @@ impl Registry {
             });
             expected.ok_or(StreamRefused::Unexpected)?.streams.clone()
         };
-        let data = connection.into_data()?;
+        let data = connection.into_data(kernel_tls)?;
         streams
             .try_send((stream, data))
             .map_err(|_| StreamRefused::Twice)

@@ -20,13 +20,10 @@ use feedplex::session::{Action, CloseReason, CommitId, Event, FeedState, RecordC
 use feedplex::transport::{Connection, DataStream};
 use feedplex::wire::control::{Handshake, Hello, Message, RefusalCode, Refused};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use uuid::Uuid;
-
-/// Data streams per feed: the live stream and one for bulk.
-const STREAMS: u16 = 2;
 
 /// How long a data stream may take to come.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +45,8 @@ pub struct Driver {
     streams: Streams,
     expected: Option<Uuid>,
     streams_inbox: Option<mpsc::Receiver<Result<Vec<DataStream>, String>>>,
+    /// Why the first data stream that failed did.
+    stream_failure: Arc<OnceLock<String>>,
     /// Moved so far, at the last look.
     numbers: (Instant, u64),
 }
@@ -137,6 +136,7 @@ impl Driver {
             streams: Streams::None,
             expected: None,
             streams_inbox: None,
+            stream_failure: Arc::default(),
             numbers: (Instant::now(), 0),
         }
     }
@@ -210,10 +210,23 @@ impl Driver {
                 _ = tick.tick() => Event::Tick,
                 _ = look.tick() => {
                     self.look().await;
-                    continue;
+                    match &self.streams {
+                        Streams::Source(source) => match source.dead_link() {
+                            Some(text) => {
+                                last_word = text;
+                                Event::Disconnected
+                            }
+                            None => continue,
+                        },
+                        Streams::None | Streams::Sink(_) => continue,
+                    }
                 }
             };
             actions.extend(self.session.handle(event, self.now_ms()));
+        }
+        if last_word.is_empty() && reason == CloseReason::Lost {
+            // Only a failure from before the streams were told to end says anything.
+            last_word = self.stream_failure.get().cloned().unwrap_or_default();
         }
         let text = self.end(&reason).await;
         Outcome {

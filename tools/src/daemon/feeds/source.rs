@@ -8,23 +8,28 @@ use feedplex::streams::{
     AckTracker, BulkConfig, BulkJob, BulkSender, LiveConfig, LiveFrame, LiveSender, OnEnd,
     SendError, StreamThread,
 };
-use feedplex::transport::DataStream;
+use feedplex::transport::{DataStream, LinkWatch};
 use feedplex::wire::control::Ack;
 use feedplex::wire::frame::Command;
 use ringio::BufSlice;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use volmgr::engine::IoId;
 
 /// Payload of live writes that may wait for the socket, in bytes: a part of a lane's memory, so that
 /// clients never wait for the peer.
 const LIVE_QUEUE_BYTES: u64 = 2 << 20;
 
+/// A data stream whose other end has not answered anything for so long is given up. Its keepalives come more often.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
+
 /// The streams of a session at the source.
 pub struct SourceStreams {
     live: LiveSender,
     bulk: Vec<BulkSender>,
     acks: Vec<Arc<AckTracker>>,
+    links: Vec<LinkWatch>,
     /// Ended with the session.
     pub threads: Vec<StreamThread>,
 }
@@ -39,6 +44,8 @@ impl SourceStreams {
         entry: &FeedEntry,
         on_end: impl Fn() -> OnEnd,
     ) -> io::Result<Self> {
+        let links: io::Result<Vec<_>> = streams.iter().map(DataStream::link_watch).collect();
+        let links = links?;
         let mut streams = streams.into_iter();
         let live = streams
             .next()
@@ -91,6 +98,7 @@ impl SourceStreams {
             live,
             bulk,
             acks,
+            links,
             threads,
         })
     }
@@ -109,6 +117,16 @@ impl SourceStreams {
             Some(acks) => acks.acknowledged(ack.durable).is_ok(),
             None => false,
         }
+    }
+
+    /// A data stream that leads nowhere, in words.
+    pub fn dead_link(&self) -> Option<String> {
+        self.links.iter().enumerate().find_map(|(number, link)| {
+            let silence = link.silence();
+            let seconds = silence.as_secs();
+            (silence >= SILENCE_MAX)
+                .then(|| format!("data stream {number}: the peer has not answered for {seconds} s"))
+        })
     }
 
     /// Last number given out in the live stream; 0 before the first.

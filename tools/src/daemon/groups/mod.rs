@@ -9,6 +9,7 @@ mod returns;
 mod scan;
 mod view;
 
+pub use archive::Kept;
 pub use commit::CommitError;
 pub use scan::ScanOutcome;
 pub use view::{DiskPlace, GroupView};
@@ -326,6 +327,16 @@ impl Groups {
         }
         let news = entry.settle()?;
         Ok((slot.publish(&entry), news))
+    }
+
+    /// Returns when the newest versions are in the archive. Blocks.
+    pub fn finish_archive(&self) {
+        self.archive.flush();
+    }
+
+    /// Old versions of a group's metadata as text, oldest first. Blocks.
+    pub fn archived(&self, vg: &str) -> std::io::Result<Vec<Kept>> {
+        self.archive.list(vg)
     }
 
     /// The disks of a group that are here, for I/O on extents that nobody else uses.

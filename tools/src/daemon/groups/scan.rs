@@ -422,6 +422,6 @@ fn placeholder(assembly: &Assembly<Key>) -> Group {
             commit: Uuid::nil(),
             exported: false,
             pvs: Vec::new(),
-            volumes: Vec::new(),
+            volumes: Default::default(),
         })
 }

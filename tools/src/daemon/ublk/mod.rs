@@ -4,6 +4,7 @@
 //! threads that may block, never on a lane's. A device is recorded before it is started; what a dead
 //! daemon left is taken over by the next activation of its volume, with all who use it.
 
+mod modes;
 mod names;
 mod records;
 pub mod users;
@@ -13,7 +14,7 @@ pub use records::Records;
 use super::Node;
 use super::verbs::chain;
 use crate::api::LvName;
-use crate::lane::{LaneError, LaneHandle, UBLK_MAX_IO, UblkQueues};
+use crate::lane::{LaneError, LaneHandle, UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 use blockio::Limits;
 use std::fs;
 use std::io;
@@ -48,6 +49,9 @@ pub enum BlockError {
     /// The lane does not serve it.
     #[error(transparent)]
     Lane(#[from] LaneError),
+    /// No way of moving payload works here.
+    #[error("{0}")]
+    Mode(String),
     /// Someone uses it.
     #[error("/dev/ublkb{id} is in use")]
     InUse {
@@ -77,6 +81,8 @@ pub enum BlockError {
 pub struct BlockDevice {
     device: Device,
     volume: Uuid,
+    /// Why payload does not move in the best way.
+    reason: Option<String>,
     link: PathBuf,
     /// Size as announced, in bytes.
     size: AtomicU64,
@@ -108,23 +114,68 @@ pub async fn create(
         ..lane.limits()
     };
     let its = Arc::clone(node);
-    let leftover = blocking(move || take_over(&its, volume)).await;
-    let recovered = leftover.is_some();
-    let (device, char, maps) = match leftover {
-        Some(opened) => opened,
-        None => blocking(move || add(limits)).await?,
-    };
+    if let Some(opened) = blocking(move || take_over(&its, volume)).await {
+        let features = opened.0.features();
+        let reason = modes::kept(opened.0.mode(), features);
+        let block = serve(node, name, volume, lane, opened, reason, true).await?;
+        let id = block.id();
+        let text = format!("/dev/ublkb{id} is served again, with all who use it");
+        node.event("ublk-recovered", &name.to_string(), &text);
+        return Ok(block);
+    }
+    let features = blocking(|| Control::open()?.features()).await?;
+    let choices = modes::choices(node.config.ublk.mode, features).map_err(BlockError::Mode)?;
+    let mut failed: Option<BlockError> = None;
+    for modes::Choice { mode, reason } in choices {
+        let reason = failed
+            .take()
+            .map(|error| chain(&error).to_string())
+            .or(reason);
+        let made = match blocking(move || add(limits, mode)).await {
+            Ok(opened) => serve(node, name, volume, lane, opened, reason.clone(), false).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(block) => {
+                if let Some(reason) = reason {
+                    let text = format!("data moves by {}: {reason}", mode.name());
+                    node.event("ublk-fallback", &name.to_string(), &text);
+                }
+                return Ok(block);
+            }
+            Err(error) => {
+                tracing::info!(%name, mode = mode.name(), error = chain(&error), "a block device cannot be had this way");
+                failed = Some(error);
+            }
+        }
+    }
+    Err(failed.unwrap_or_else(|| BlockError::Mode("no mode was tried".to_owned())))
+}
+
+/// Lets the lane serve an opened device and starts it; takes it away where that fails.
+async fn serve(
+    node: &Arc<Node>,
+    name: &LvName,
+    volume: Uuid,
+    lane: &LaneHandle,
+    (device, char, maps): Opened,
+    reason: Option<String>,
+    recovered: bool,
+) -> Result<Arc<BlockDevice>, BlockError> {
     let (hold, held) = oneshot::channel();
+    let mode = device.mode();
     let block = Arc::new(BlockDevice {
         device,
         volume,
+        reason,
         link: Path::new(LINKS).join(&name.vg).join(&name.lv),
-        size: AtomicU64::new(if recovered { 0 } else { limits.size }),
+        size: AtomicU64::new(if recovered { 0 } else { lane.limits().size }),
         held: Mutex::new(Some(held)),
     });
     let queues = UblkQueues {
         device: char,
         maps,
+        mode,
         hold,
     };
     let mut started = node
@@ -152,10 +203,6 @@ pub async fn create(
     }
     let id = block.id();
     lane.set_users(Some(Arc::new(move || users::count(id))));
-    if recovered {
-        let text = format!("/dev/ublkb{id} is served again, with all who use it");
-        node.event("ublk-recovered", &name.to_string(), &text);
-    }
     Ok(block)
 }
 
@@ -167,13 +214,13 @@ fn open(device: Device) -> Result<Opened, UblkError> {
     Ok((device, char, maps))
 }
 
-fn add(limits: Limits) -> Result<Opened, BlockError> {
+fn add(limits: Limits, mode: Mode) -> Result<Opened, BlockError> {
     // A control ring for each device: a command that waits holds up no other device's.
     let device = Control::open()?.add(&DeviceConfig {
         queues: QUEUES,
         depth: DEPTH,
         max_io: UBLK_MAX_IO,
-        mode: Mode::UserCopy,
+        mode,
         limits,
         id: None,
     })?;
@@ -206,8 +253,9 @@ fn recorded(node: &Node, volume: Uuid) -> Option<Device> {
 fn take_over(node: &Node, volume: Uuid) -> Option<Opened> {
     let device = recorded(node, volume)?;
     let id = device.id();
-    let fits = (device.queues(), device.depth()) == (QUEUES, DEPTH)
-        && device.mode() == Mode::UserCopy
+    let tags = u32::from(device.queues()) * u32::from(device.depth());
+    let fits = tags <= u32::from(UBLK_SLOTS)
+        && device.max_io() <= UBLK_MAX_IO
         && wait_for(QUIESCE, || device.is_quiesced().unwrap_or(false));
     let taken = if fits {
         let opened = wait_for(QUIESCE, || device.start_recovery().is_ok()).then(|| open(device));
@@ -276,10 +324,12 @@ impl BlockDevice {
 
     /// How payload moves, as listings say it.
     pub fn io_mode(&self) -> &'static str {
-        match self.device.mode() {
-            Mode::ZeroCopy => "zero-copy",
-            Mode::UserCopy => "user-copy",
-        }
+        self.device.mode().name()
+    }
+
+    /// Why it does not move in a better way.
+    pub fn io_reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// The queues are being fetched from: makes the device appear, complete with its name. Blocks.

@@ -45,7 +45,7 @@ pub async fn lvcreate(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     request.pvs = named_pvs(&view, pvs, lv, what)?;
     let group = present(&view);
     let most = match size {
-        SizeSpec::Bytes(_) => 0,
+        SizeSpec::Bytes(_) | SizeSpec::Extents(_) => 0,
         _ => plan::largest_volume(&group, &request),
     };
     request.size = resolve(*size, 0, most, &group).ok_or_else(|| {
@@ -238,7 +238,10 @@ pub async fn lvextend(
     let pvs = named_pvs(&view, pvs, lv, what)?;
     let now = group.bytes_of(&volume);
     let most = match size {
-        SizeSpec::Bytes(_) | SizeSpec::Plus(_) => 0,
+        SizeSpec::Bytes(_)
+        | SizeSpec::Extents(_)
+        | SizeSpec::Plus(_)
+        | SizeSpec::PlusExtents(_) => 0,
         _ => plan::largest_extension(&group, &lv.lv, &pvs)
             .map_err(|error| plan_failed(lv, what, &error, &view))?,
     };
@@ -285,7 +288,7 @@ pub async fn lvextend(
         .commit(&lv.vg, |group| {
             // States may have changed meanwhile; where things lie has not.
             let mut next = group.clone();
-            for now in next.volumes.iter_mut().filter(|v| v.uuid == grown.uuid) {
+            if let Some(now) = next.volumes.get_mut(grown.uuid) {
                 now.extents = grown.extents;
                 for plex in &mut now.plexes {
                     if let Some(new) = grown.plex(plex.number) {
@@ -414,7 +417,7 @@ pub async fn lvremove(ctx: &Ctx, lv: &LvName, force: bool) -> Result<(), Failure
         return Err(fail(
             lv,
             what,
-            format!("it is open ({opens} connection(s))"),
+            format!("it is open ({opens} user(s))"),
             "close it first",
         ));
     }

@@ -4,6 +4,7 @@
 //! Verbs that change things hold the node's verb lock while they change them, so that each sees
 //! the effect of the one before. Verbs that wait let go of it.
 
+mod list;
 mod lv;
 mod lv_change;
 mod node;
@@ -11,6 +12,7 @@ mod peer;
 mod plex;
 mod plex_sync;
 mod pv;
+pub mod pvmove;
 mod report;
 mod size;
 mod tree;
@@ -273,11 +275,44 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Report { kind, vg, lv, peer } => {
             report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await
         }
+        Command::List {
+            kind,
+            vg,
+            lv,
+            peer,
+            columns,
+        } => {
+            let asked = list::Asked {
+                kind: *kind,
+                vg: vg.as_deref(),
+                lv: lv.as_ref(),
+                peer: peer.as_deref(),
+                columns,
+            };
+            list::list(ctx, asked).await
+        }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
         Command::Logfilter { filter, reset } => node::logfilter(ctx, filter.as_deref(), *reset),
         Command::Sample { names } => node::sample(ctx, names).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
+        Command::Pvmove {
+            from,
+            to,
+            lv,
+            abort,
+            background,
+        } => {
+            let asked = pvmove::Asked {
+                from: from.as_deref(),
+                to,
+                lv: lv.as_deref(),
+                abort: *abort,
+                background: *background,
+            };
+            pvmove::pvmove(ctx, asked).await
+        }
+        Command::Vgcfglist { vg } => vg_move::vgcfglist(ctx, vg).await,
         Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, *verify).await,
         Command::Feedattach { .. }
         | Command::Feedwait { .. }
@@ -331,6 +366,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Lvrename { lv, new } => lv::lvrename(ctx, lv, new).await,
         Command::Lvchange { lv, change } => lv_change::lvchange(ctx, lv, change).await,
         Command::Plexattach { lv, pvs } => plex::plexattach(ctx, lv, pvs).await,
+        Command::Lvconvert { lv, mirrors, pvs } => plex::lvconvert(ctx, lv, *mirrors, pvs).await,
         Command::Plexdetach { lv, plex, force } => plex::plexdetach(ctx, lv, plex, *force).await,
         Command::Peeradd {
             name,

@@ -17,9 +17,8 @@ pub async fn events(ctx: &Ctx, follow: bool) -> Result<(), Failure> {
     }
     let (old, mut new) = ctx.node.events.follow();
     let mut stop = ctx.node.stop_signal();
-    for event in old {
-        ctx.out.message(line(&event));
-    }
+    ctx.out
+        .report("event", old.iter().map(Event::row).collect());
     loop {
         let event = tokio::select! {
             event = new.recv() => event,
@@ -27,7 +26,7 @@ pub async fn events(ctx: &Ctx, follow: bool) -> Result<(), Failure> {
             () = stop.wait() => return Ok(()),
         };
         match event {
-            Ok(event) => ctx.out.message(line(&event)),
+            Ok(event) => ctx.out.report("event", vec![event.row()]),
             Err(RecvError::Lagged(missed)) => {
                 ctx.out
                     .warning(format!("{missed} event(s) missed: see `volmgr events`"));
@@ -35,14 +34,6 @@ pub async fn events(ctx: &Ctx, follow: bool) -> Result<(), Failure> {
             Err(RecvError::Closed) => return Ok(()),
         }
     }
-}
-
-fn line(event: &Event) -> String {
-    let time = i64::try_from(event.time)
-        .ok()
-        .and_then(|time| jiff::Timestamp::from_second(time).ok())
-        .map_or_else(|| event.time.to_string(), |time| time.to_string());
-    format!("{time} {} {}: {}", event.kind, event.object, event.text)
 }
 
 /// `logfilter`: what is logged from now on, until the daemon ends or reads its configuration again.

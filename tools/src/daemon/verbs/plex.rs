@@ -1,9 +1,9 @@
-//! `plexattach`, `plexdetach`: data plexes.
+//! `plexattach`, `plexdetach`, `lvconvert`: data plexes.
 
 use super::lv::{named_pvs, present};
 use super::vg::usable;
-use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number};
-use crate::api::{Failure, LvName};
+use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
+use crate::api::{Failure, LvName, MirrorSpec};
 use crate::daemon::{active, logs};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -48,7 +48,7 @@ pub async fn plexattach(ctx: &Ctx, lv: &LvName, pvs: &[String]) -> Result<(), Fa
     ctx.node
         .commit(&lv.vg, |group| {
             let mut next = group.clone();
-            for volume in next.volumes.iter_mut().filter(|v| v.uuid == grown.uuid) {
+            if let Some(volume) = next.volumes.get_mut(grown.uuid) {
                 volume.plexes.push(plex.clone());
                 volume.log.extend(log.clone());
             }
@@ -102,6 +102,60 @@ pub async fn plexdetach(ctx: &Ctx, lv: &LvName, plex: &str, force: bool) -> Resu
     ctx.node
         .event("plex-detached", &lv.to_string(), &format!("{plex} is off"));
     ctx.out.message(format!("{plex} detached from {lv}."));
+    Ok(())
+}
+
+/// `lvconvert -m`: as many data plexes as that makes. Those that go are the ones that are not in
+/// step, then those on the named disks, then the youngest.
+pub async fn lvconvert(
+    ctx: &Ctx,
+    lv: &LvName,
+    mirrors: MirrorSpec,
+    pvs: &[String],
+) -> Result<(), Failure> {
+    let what = "cannot convert";
+    let view = usable(ctx, &lv.vg, what)?;
+    let (_, volume) = find_volume(&ctx.node, lv, what)?;
+    if volume.plexes.iter().any(|plex| plex.replaces.is_some()) {
+        return Err(fail(
+            lv,
+            what,
+            "its data is being moved",
+            "wait with `volmgr pvmove`, or `volmgr pvmove --abort`",
+        ));
+    }
+    let named = named_pvs(&view, pvs, lv, what)?;
+    let now = volume.plexes.len() as u32;
+    let wanted = match mirrors {
+        MirrorSpec::Exactly(mirrors) => mirrors.checked_add(1),
+        MirrorSpec::Plus(more) => now.checked_add(more),
+        MirrorSpec::Minus(fewer) => now.checked_sub(fewer).filter(|wanted| *wanted > 0),
+    };
+    let wanted = wanted
+        .filter(|wanted| *wanted < plan::MAP_SLOTS)
+        .ok_or_else(|| {
+            let why = format!("it has {now} plex(es)");
+            wrong(lv, what, why, "lvremove removes it; see `volmgr plexs`")
+        })?;
+    if wanted == now {
+        ctx.out.message(format!("{lv} already has {now} plex(es)."));
+        return Ok(());
+    }
+    if ctx.would(&format!("make {now} plex(es) of {lv} {wanted}")) {
+        return Ok(());
+    }
+    for _ in now..wanted {
+        plexattach(ctx, lv, pvs).await?;
+    }
+    let mut going: Vec<_> = volume.plexes.iter().collect();
+    going.sort_by_key(|plex| {
+        let elsewhere = volume.pvs_of(plex).iter().all(|pv| !named.contains(pv));
+        let active = plex.state == PlexState::Active;
+        (active, elsewhere, std::cmp::Reverse(plex.number))
+    });
+    for plex in going.iter().take(now.saturating_sub(wanted) as usize) {
+        plexdetach(ctx, lv, &plex.name(), false).await?;
+    }
     Ok(())
 }
 

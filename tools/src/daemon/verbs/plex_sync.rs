@@ -25,7 +25,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const RANGES_MAX: usize = 64;
 
 /// How a wait goes on.
-struct Pace {
+pub(super) struct Pace {
+    what: &'static str,
     least: u64,
     moved: Instant,
     before: Option<(u64, Instant)>,
@@ -33,8 +34,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn new() -> Self {
+    /// Of this kind of work, as the progress calls it.
+    pub(super) fn new(what: &'static str) -> Self {
         Self {
+            what,
             least: u64::MAX,
             moved: Instant::now(),
             before: None,
@@ -43,7 +46,7 @@ impl Pace {
     }
 
     /// So many bytes are left.
-    fn left(&mut self, ctx: &Ctx, lv: &LvName, left: u64) -> Result<(), Failure> {
+    pub(super) fn left(&mut self, ctx: &Ctx, lv: &LvName, left: u64) -> Result<(), Failure> {
         let now = Instant::now();
         self.total = self.total.max(left);
         let rate = self.before.map_or(0, |(bytes, at)| {
@@ -52,7 +55,7 @@ impl Pace {
         });
         self.before = Some((left, now));
         ctx.out.progress(Progress {
-            what: "resync".into(),
+            what: self.what.into(),
             done: self.total - left,
             total: self.total,
             rate,
@@ -63,7 +66,7 @@ impl Pace {
         } else if now.duration_since(self.moved) > STALLED {
             return Err(fail(
                 lv,
-                "resync does not get on",
+                format!("{} does not get on", self.what),
                 format!("nothing was copied for {} s", STALLED.as_secs()),
                 "see `volmgr events`",
             ));
@@ -151,7 +154,7 @@ async fn wait(
     plexes: bool,
     what: &str,
 ) -> Result<bool, Failure> {
-    let mut pace = Pace::new();
+    let mut pace = Pace::new("resync");
     loop {
         let (view, volume) = find_volume(&ctx.node, lv, what)?;
         if let Some(number) = failed(&volume).first().filter(|_| plexes) {

@@ -1,5 +1,6 @@
 //! The listings. The daemon sends all fields of all rows; the client chooses, sorts and draws.
 
+use super::list::{LV_FIELDS, LvFacts};
 use super::{Ctx, fail};
 use crate::api::{Branch, Failure, LvName, Reply, ReportKind, Row, Sample, Value};
 use crate::daemon::Node;
@@ -7,7 +8,8 @@ use crate::daemon::groups::GroupView;
 use crate::daemon::rows::{row, text};
 use crate::daemon::sample;
 use std::collections::BTreeMap;
-use volmgr::model::{Group, Layout, Plex, PlexState, Role, Volume};
+use std::sync::Arc;
+use volmgr::model::{Group, Layout, Plex, PlexState, Volume};
 
 /// One listing.
 pub async fn report(
@@ -17,34 +19,49 @@ pub async fn report(
     lv: Option<&LvName>,
     peer: Option<&str>,
 ) -> Result<(), Failure> {
-    let node = &*ctx.node;
+    let rows = rows(&ctx.node, kind, vg, lv, peer).await?;
+    ctx.out.report(key(kind), rows);
+    Ok(())
+}
+
+/// The groups that a listing is about.
+pub(super) fn views(
+    node: &Node,
+    vg: Option<&str>,
+    lv: Option<&LvName>,
+) -> Result<Vec<Arc<GroupView>>, Failure> {
     if let Some(lv) = lv {
         super::find_volume(node, lv, "cannot list")?;
     }
-    if let Some(vg) = vg
-        && node.groups.view(vg).is_none()
-    {
-        return Err(super::no_group(vg, "cannot list"));
+    match vg.or(lv.map(|lv| lv.vg.as_str())) {
+        Some(vg) => Ok(vec![super::find_group(node, vg, "cannot list")?]),
+        None => Ok(node.groups.views()),
     }
-    let vg = vg.or(lv.map(|lv| lv.vg.as_str()));
-    let views: Vec<_> = node
-        .groups
-        .views()
-        .into_iter()
-        .filter(|view| vg.is_none_or(|vg| view.group.name == vg))
-        .collect();
+}
+
+/// The rows of a listing, with all their fields.
+pub(super) async fn rows(
+    node: &Node,
+    kind: ReportKind,
+    vg: Option<&str>,
+    lv: Option<&LvName>,
+    peer: Option<&str>,
+) -> Result<Vec<Row>, Failure> {
+    let views = views(node, vg, lv)?;
     let mut rows = Vec::new();
     match kind {
         ReportKind::Pv => {
             views.iter().for_each(|view| pv_rows(view, &mut rows));
-            if vg.is_none() {
+            if vg.is_none() && lv.is_none() {
                 rows.extend(orphan_rows(node));
             }
         }
         ReportKind::Vg => rows.extend(views.iter().map(|view| vg_row(view))),
         ReportKind::Lv => {
             for (view, volume) in volumes(&views, lv) {
-                rows.push(lv_row(node, view, volume));
+                let facts = LvFacts::new(node, view, volume);
+                let fields = LV_FIELDS.map(|field| (field, facts.value(field)));
+                rows.push(row(fields));
             }
         }
         ReportKind::Plex => {
@@ -72,11 +89,10 @@ pub async fn report(
         ReportKind::Node => rows.push(node_row(node)),
         ReportKind::Event => rows.extend(node.events.recent().iter().map(|event| event.row())),
     }
-    ctx.out.report(key(kind), rows);
-    Ok(())
+    Ok(rows)
 }
 
-fn key(kind: ReportKind) -> &'static str {
+pub(super) fn key(kind: ReportKind) -> &'static str {
     match kind {
         ReportKind::Pv => "pv",
         ReportKind::Vg => "vg",
@@ -90,8 +106,8 @@ fn key(kind: ReportKind) -> &'static str {
     }
 }
 
-fn volumes<'a>(
-    views: &'a [std::sync::Arc<GroupView>],
+pub(super) fn volumes<'a>(
+    views: &'a [Arc<GroupView>],
     lv: Option<&'a LvName>,
 ) -> impl Iterator<Item = (&'a GroupView, &'a Volume)> {
     views.iter().flat_map(move |view| {
@@ -212,71 +228,6 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     }
 }
 
-fn lv_row(node: &Node, view: &GroupView, volume: &Volume) -> Row {
-    let group = &view.group;
-    let status = node.active.status(volume.uuid);
-    let health = health(view, volume);
-    let attr = format!(
-        "{}{}{}{}{}",
-        match (volume.role, volume.plexes.len()) {
-            (Role::Feed, _) => 'f',
-            (_, 0 | 1) => '-',
-            _ => 'm',
-        },
-        if volume.role == Role::Feed { 'r' } else { 'w' },
-        if status.is_some() { 'a' } else { '-' },
-        if status.as_ref().is_some_and(|status| status.opens > 0) {
-            'o'
-        } else {
-            '-'
-        },
-        match health {
-            "ok" => '-',
-            "resync" => 'r',
-            "degraded" => 'p',
-            _ => 'X',
-        },
-    );
-    row([
-        ("lv_name", text(&volume.name)),
-        ("vg_name", text(&group.name)),
-        ("lv_attr", text(attr)),
-        ("lv_size", Value::Size(volume.extents * group.extent_size)),
-        ("lv_uuid", text(volume.uuid.to_string())),
-        (
-            "lv_path",
-            status
-                .as_ref()
-                .map_or(Value::Empty, |status| text(&status.path)),
-        ),
-        (
-            "lv_active",
-            status.as_ref().map_or(Value::Empty, |_| text("active")),
-        ),
-        (
-            "lv_open",
-            Value::Number(status.as_ref().map_or(0, |status| status.opens)),
-        ),
-        (
-            "lv_io_mode",
-            status
-                .as_ref()
-                .map_or(Value::Empty, |status| text(status.io_mode)),
-        ),
-        ("plex_count", Value::Number(volume.plexes.len() as u64)),
-        ("lv_health", text(health)),
-        (
-            "lv_role",
-            text(match volume.role {
-                Role::Normal => "normal",
-                Role::Feed => "feed",
-            }),
-        ),
-        ("lv_region_size", Value::Size(volume.region_size)),
-        ("lv_frontend", text(&volume.frontend)),
-    ])
-}
-
 fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Row {
     let group = &view.group;
     row([
@@ -294,6 +245,17 @@ fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32
         ("plex_uuid", text(plex.uuid.to_string())),
         ("plex_segments", text(segments(view, plex).join(","))),
         ("lv_size", Value::Size(group.bytes_of(volume))),
+        (
+            "plex_replaces",
+            match volume
+                .plexes
+                .iter()
+                .find(|old| Some(old.uuid) == plex.replaces)
+            {
+                Some(old) => text(old.name()),
+                None => Value::Empty,
+            },
+        ),
     ])
 }
 

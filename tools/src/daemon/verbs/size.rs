@@ -19,17 +19,27 @@ pub fn resolve(spec: SizeSpec, now: u64, most: u64, group: &Group) -> Option<u64
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         bytes - bytes % group.extent_size.max(1)
     };
-    let free = free_bytes(group);
-    let total = group.extents_total().saturating_mul(group.extent_size);
+    let free = || free_bytes(group);
+    let total = || group.extents_total().saturating_mul(group.extent_size);
     // Percentages are wishes: logs and layouts may leave a little less than the free space.
     let size = match spec {
         SizeSpec::Bytes(bytes) => bytes,
         SizeSpec::Plus(bytes) if now > 0 => now.checked_add(bytes)?,
         SizeSpec::Minus(bytes) if now > 0 => now.checked_sub(bytes)?,
-        SizeSpec::Plus(_) | SizeSpec::Minus(_) => return None,
-        SizeSpec::PercentFree(wanted) => percent(free, wanted).min(most),
-        SizeSpec::PercentVg(wanted) => percent(total, wanted).min(most),
-        SizeSpec::PlusPercentFree(wanted) => now.checked_add(percent(free, wanted))?.min(most),
+        SizeSpec::Extents(count) => count.checked_mul(group.extent_size)?,
+        SizeSpec::PlusExtents(count) if now > 0 => {
+            now.checked_add(count.checked_mul(group.extent_size)?)?
+        }
+        SizeSpec::MinusExtents(count) if now > 0 => {
+            now.checked_sub(count.checked_mul(group.extent_size)?)?
+        }
+        SizeSpec::Plus(_)
+        | SizeSpec::Minus(_)
+        | SizeSpec::PlusExtents(_)
+        | SizeSpec::MinusExtents(_) => return None,
+        SizeSpec::PercentFree(wanted) => percent(free(), wanted).min(most),
+        SizeSpec::PercentVg(wanted) => percent(total(), wanted).min(most),
+        SizeSpec::PlusPercentFree(wanted) => now.checked_add(percent(free(), wanted))?.min(most),
     };
     (size > 0).then_some(size)
 }
@@ -56,7 +66,7 @@ mod tests {
                 path_hint: String::new(),
                 missing_since: None,
             }],
-            volumes: Vec::new(),
+            volumes: Default::default(),
         }
     }
 
@@ -76,6 +86,11 @@ mod tests {
             resolve(SizeSpec::PlusPercentFree(10), 5 * mib),
             Some(15 * mib)
         );
+        assert_eq!(resolve(SizeSpec::Extents(3), 0), Some(3 * mib));
+        assert_eq!(resolve(SizeSpec::PlusExtents(3), mib), Some(4 * mib));
+        assert_eq!(resolve(SizeSpec::MinusExtents(3), 4 * mib), Some(mib));
+        assert_eq!(resolve(SizeSpec::PlusExtents(3), 0), None);
+        assert_eq!(resolve(SizeSpec::Extents(u64::MAX), 0), None);
         assert_eq!(resolve(SizeSpec::Bytes(0), 0), None);
         assert_eq!(resolve(SizeSpec::Plus(u64::MAX), mib), None);
     }

@@ -33,7 +33,15 @@ pub fn volume(view: &GroupView, volume: &Volume, place: &str, sample: &VolumeSam
         let name = plex.name();
         let sampled = sample.plexes.iter().find(|sample| sample.name == name);
         let dirty = sampled.map_or(0, |sample| sample.dirty);
-        root.below.push(plex_branch(view, plex, dirty));
+        let mut branch = plex_branch(view, plex, dirty);
+        if let Some(old) = volume
+            .plexes
+            .iter()
+            .find(|old| Some(old.uuid) == plex.replaces)
+        {
+            branch = branch.plain(format!("replaces {}", old.name()));
+        }
+        root.below.push(branch);
     }
     for log in &volume.log {
         let branch = Branch::new("log")

@@ -90,7 +90,7 @@ pub async fn vgextend(ctx: &Ctx, vg: &str, paths: &[String], force: bool) -> Res
     Ok(())
 }
 
-/// `vgreduce`: takes unused disks out, or with `--missing` those that are gone for good.
+/// `vgreduce`: takes unused disks out, or with `--removemissing` those that are gone for good.
 pub async fn vgreduce(ctx: &Ctx, vg: &str, paths: &[String], missing: bool) -> Result<(), Failure> {
     let what = "cannot reduce";
     let view = usable(ctx, vg, what)?;
@@ -112,7 +112,7 @@ pub async fn vgreduce(ctx: &Ctx, vg: &str, paths: &[String], missing: bool) -> R
             vg,
             what,
             "no disk was named",
-            "name one, or --missing",
+            "name one, or --removemissing",
         ));
     }
     if leaving.is_empty() {
@@ -196,7 +196,7 @@ pub async fn vgremove(ctx: &Ctx, vg: &str, force: bool) -> Result<(), Failure> {
         .commit(vg, |group| {
             Ok::<_, std::convert::Infallible>(Group {
                 pvs: Vec::new(),
-                volumes: Vec::new(),
+                volumes: Default::default(),
                 ..group.clone()
             })
         })

@@ -164,6 +164,46 @@ pub async fn vgcfgbackup(ctx: &Ctx, vg: &str, file: Option<&str>) -> Result<(), 
     Ok(())
 }
 
+/// `vgcfgrestore --list`: what there is to restore from.
+pub async fn vgcfglist(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| fail(vg, "cannot list metadata", error, "");
+    let kept = tokio::task::block_in_place(|| ctx.node.groups.archived(vg)).map_err(failed)?;
+    let backup = backup_path(ctx, vg, None);
+    let mut lines = Vec::new();
+    if let Some(time) = written(&backup) {
+        lines.push(format!(
+            "  {time}  by vgcfgbackup       {}",
+            backup.display()
+        ));
+    }
+    for version in kept {
+        if let Some(time) = written(&version.path) {
+            let path = version.path.display();
+            lines.push(format!(
+                "  {time}  after commit {:<6} {path}",
+                version.seqno
+            ));
+        }
+    }
+    if lines.is_empty() {
+        return Err(fail(
+            vg,
+            "cannot list metadata",
+            "there is no backup and no old version of it",
+            "see `volmgr vgs`",
+        ));
+    }
+    ctx.out.message(lines.join("\n"));
+    Ok(())
+}
+
+/// When a file was last written; nothing where it is not there.
+fn written(path: &std::path::Path) -> Option<String> {
+    let time = std::fs::metadata(path).ok()?.modified().ok()?;
+    let time = jiff::Timestamp::try_from(time).ok()?;
+    Some(time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
 fn backup_path(ctx: &Ctx, vg: &str, file: Option<&str>) -> PathBuf {
     file.map_or_else(
         || {
@@ -238,9 +278,8 @@ pub async fn vgcfgrestore(
             next.pvs = now.pvs.clone();
             next.name = now.name.clone();
             next.seqno = now.seqno;
-            for volume in &mut next.volumes {
-                volume.active = false;
-            }
+            next.volumes
+                .update(|volume| volume.active, |volume| volume.active = false);
             Ok::<_, Infallible>(next)
         })
         .map_err(|error| commit_failed(vg, what, error))?;

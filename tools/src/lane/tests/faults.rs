@@ -204,3 +204,35 @@ fn a_stale_plex_catches_up_under_load() {
     });
     assert!(rig.plexes_equal() == bytes);
 }
+
+#[test]
+fn a_truncated_disk_never_reads_as_zeroes() {
+    if !have("qemu-io") {
+        return;
+    }
+    let rig = Rig::with(2, 1, |_| {});
+    let uri = rig.uri();
+    run("qemu-io", &["-f", "raw", "-c", "write -P 171 0 4M", &uri]);
+    let disk = fs::OpenOptions::new()
+        .write(true)
+        .open(rig.path("disk-1-0"))
+        .expect("open");
+    disk.set_len(DATA).expect("truncate");
+    // The first write makes the file longer again, with a hole where the content was. Reads go to
+    // both plexes in turn, at once: faster than anything that looks now and then.
+    let mut args = vec!["-f", "raw", "-c", "write -P 7 3M 64k"];
+    let reads: Vec<String> = (0..32)
+        .map(|number| format!("read -P 171 {}k 4k", number * 64))
+        .collect();
+    for read in &reads {
+        args.extend(["-c", read]);
+    }
+    args.push(&uri);
+    let (good, said) = try_run("qemu-io", &args);
+    assert!(good && !said.contains("failed"), "{said}");
+    rig.wait("the plex to be given up", || {
+        committed(&rig)
+            .iter()
+            .any(|(plex, state)| *plex == PlexId(1) && *state == PlexState::Failed)
+    });
+}

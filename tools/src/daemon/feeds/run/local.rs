@@ -3,7 +3,6 @@
 use super::super::Feeds;
 use super::super::entry::FeedEntry;
 use super::super::record::{self, Ask};
-use super::STREAMS;
 use crate::lane::LaneHandle;
 use feedplex::session::{FreshIds, LocalFeed, MapChange, RecordChange, Rights, SessionConfig};
 use feedplex::wire::preamble::Token;
@@ -58,7 +57,7 @@ impl Feeds {
                 },
                 generations: [Uuid::new_v4(), Uuid::new_v4()],
             },
-            streams: STREAMS,
+            streams: self.node.config.feeds.streams(),
             wall_time: crate::daemon::events::now(),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Driver, STREAMS_TIMEOUT, SinkStreams, SourceStreams, Streams};
 use feedplex::generation::Role;
 use feedplex::session::Event;
-use feedplex::streams::StreamThread;
+use feedplex::streams::{StreamError, StreamThread};
 use feedplex::transport::DataStream;
 use feedplex::wire::control::StreamsOffer;
 use std::time::Duration;
@@ -42,10 +42,13 @@ impl Driver {
         let bound = self.bound.as_ref().ok_or("no feed")?;
         let name = bound.entry.lv().lv;
         let on_end = || {
-            let events = self.events.clone();
+            let (events, failure) = (self.events.clone(), self.stream_failure.clone());
             let end: feedplex::streams::OnEnd = Box::new(move |result| {
                 if let Err(error) = result {
-                    tracing::debug!(%error, "a data stream ended");
+                    let text = describe(&error);
+                    tracing::debug!("a data stream ended: {text}");
+                    // The first failure counts: the other streams end because of it.
+                    let _later = failure.set(text);
                 }
                 // The session may be over.
                 let _gone = events.send(Event::Disconnected);
@@ -74,6 +77,14 @@ impl Driver {
             None => return Err("data streams before there is a role".into()),
         };
         Ok(())
+    }
+}
+
+/// The error and what lies behind it.
+fn describe(error: &StreamError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("data stream: {error}: {source}"),
+        None => format!("data stream: {error}"),
     }
 }
 

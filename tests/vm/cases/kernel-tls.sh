@@ -1,0 +1,86 @@
+# limit: 300
+# TLS records by the kernel: full sync, live writes, cut and resync and restore go through it, by the counters and by the kernel's own
+# statistics; a peer without it is understood; a key that is used up is replaced by a new connection; what was tampered with is noticed.
+. /job/guest.sh
+need qemu-io
+modprobe tls || { echo "skipped: this kernel has no tls module"; exit 77; }
+modprobe aesni_intel 2>/dev/null || true
+[ ! -x /job/bin/test-kernel-tls ] || /job/bin/test-kernel-tls --test-threads 1
+ram_disks 2 160
+size=$((96 << 20))
+printf '[feeds]\nkernel_tls = false\n' >/tmp/user.toml
+printf '[feeds]\nkernel_tls_key_bytes = 33554432\nbulk_streams = 2\n' >/tmp/rekey.toml
+node_start a
+node_start b
+fa=$(value a nodeshow -o node_fingerprint) fb=$(value b nodeshow -o node_fingerprint)
+v a peeradd b "127.0.0.1:${port_of[b]}" --fingerprint "$fb" --allow all
+v b peeradd a "127.0.0.1:${port_of[a]}" --fingerprint "$fa" --allow all
+v a vgcreate vga /dev/ram0
+v b vgcreate vgb /dev/ram1
+v a lvcreate -n web -L 96m vga
+nbd() { echo "nbd+unix:///$2?socket=/run/$1/nbd"; }
+head -c $size /dev/urandom >/tmp/content
+nbdcopy --flush /tmp/content "$(nbd a vga/web)"
+field() { value "$1" feeds "$2" -o "$3" --units b --nosuffix; }
+equal() { # what the sink's disk holds, past its daemon
+    v a feedverify vga/web b
+    plexes b vgb/web /tmp/b-plex
+    nbdcopy "$(nbd a vga/web)" /tmp/a.img
+    cmp /tmp/a.img /tmp/b-plex0 || die "the sink differs: $1"
+    rm -f /tmp/b-plex* /tmp/a.img
+}
+stat() { awk -v n="$1" '$1 == n {print $2}' /proc/net/tls_stat; }
+
+before=$(stat TlsTxSw)
+v a feedattach vga/web b:vgb/web --create
+v a feedwait vga/web b --timeout 120
+for side in "a vga/web" "b vgb/web"; do
+    # shellcheck disable=SC2086
+    set -- $side
+    [ "$(field "$1" "$2" payload_kernel_bytes)" = $size ] || die "$side: $(v "$1" feeds -o +payload_kernel_bytes,payload_copied_bytes,feed_reason)"
+    [ "$(field "$1" "$2" payload_copied_bytes)" = 0 ] || die "$side copied: $(field "$1" "$2" feed_reason)"
+    [ "$(field "$1" "$2" feed_path)" = kernel ] || die "$side: path $(field "$1" "$2" feed_path)"
+done
+[ "$(stat TlsTxSw)" -gt "$before" ] || die "the kernel knows nothing of it: $(cat /proc/net/tls_stat)"
+equal "after the full sync"
+echo "figure: full sync of 96 MiB with TLS records by the kernel, no byte copied by the daemons"
+
+# Live writes are copied there, and counted so.
+qemu-io -f raw -c 'write -q -P 0x21 0 4m' -c 'write -q -P 0x22 8m 4k' -c flush "$(nbd a vga/web)"
+v a feedwait vga/web b --timeout 30
+[ "$(field a vga/web payload_copied_bytes)" = $(((4 << 20) + 4096)) ] || die "live writes: $(field a vga/web payload_copied_bytes)"
+field a vga/web feed_reason | grep -q 'live writes' || die "no reason: $(field a vga/web feed_reason)"
+equal "after live writes"
+
+# A sink whose TLS stays in user space, with words for it; and back. Only the change travels.
+restart() { kill "$(eval echo "\$pid_$1")"; wait "$(eval echo "\$pid_$1")" || true; node_start "$@"; }
+restart b --config /tmp/user.toml
+qemu-io -f raw -c 'write -q -P 0x31 16m 2m' "$(nbd a vga/web)"
+v a feedwait vga/web b --timeout 60
+field b vgb/web feed_reason | grep -q 'tls in user space: as configured' || die "no reason: $(field b vgb/web feed_reason)"
+equal "with user space at the sink"
+
+# A small key: the connection is made anew, again and again, and still only what is missing travels.
+v a feeddetach vga/web b --force
+v b feeddetach vgb/web a --force || true
+v b lvremove -y vgb/web
+restart b
+restart a --config /tmp/rekey.toml
+began=$(grep -c . /job/out/volmgrd-a.log)
+v a feedattach vga/web b:vgb/web --create
+v a feedwait vga/web b --timeout 120
+v a events | grep -q 'key is used up' || die "96 MiB under keys of 32: $(v a events | tail -n 20)"
+equal "with small keys"
+tail -n "+$began" /job/out/volmgrd-a.log | grep -i 'panick' && die "a panic"
+
+# Restore, the other way.
+v a feeddetach vga/web b --point one
+nbdcopy "$(nbd a vga/web)" /tmp/one
+qemu-io -f raw -c 'write -q -P 0x66 0 32m' "$(nbd a vga/web)"
+v a feedswap vga/web b --point one --discard-local
+v a feedwait vga/web b --timeout 60
+v a feedswap vga/web b
+v a feedwait vga/web b --timeout 60
+nbdcopy "$(nbd a vga/web)" /tmp/restored
+cmp /tmp/one /tmp/restored || die "the restored volume differs"
+[ "$(stat TlsDecryptError)" = 0 ] || die "records that did not open: $(cat /proc/net/tls_stat)"

@@ -1,0 +1,52 @@
+# One or two guests for a case. Sourced by run; needs KERNEL_DIR, KERNEL_VERSION, out_top, scratch, header.
+
+# Starts guest `node` in the background; its process is the last one in `guests`.
+guest_start() { # out case node limit
+    local out=$1 name=$2 node=$3 limit=$4 memory mib n=0 extra=() image
+    memory=$(header "$name" memory)
+    for mib in $(header "$name" disks); do
+        image=$out/disk-$node-$n
+        truncate -s "${mib}M" "$image"
+        extra+=(-drive "file=$image,if=virtio,format=raw,cache=unsafe,discard=unmap")
+        n=$((n + 1))
+    done
+    if [ "$(header "$name" nodes)" = 2 ]; then
+        local peer=b mac=52:54:00:00:00:0a
+        [ "$node" = a ] || { peer=a; mac=52:54:00:00:00:0b; }
+        # Frames as datagrams between the two emulators: no order in which they must start, no port that is taken.
+        extra+=(-netdev "dgram,id=n0,local.type=unix,local.path=$scratch/net-$node,remote.type=unix,remote.path=$scratch/net-$peer"
+            -device "virtio-net-pci,netdev=n0,mac=$mac")
+    else
+        extra+=(-nic none)
+    fi
+    timeout -k 5 $((limit + 90)) qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${memory:-2048}" \
+        -kernel "$KERNEL_DIR/vmlinuz" -initrd "$out_top/initrd-$KERNEL_VERSION.gz" \
+        -append "console=ttyS0 quiet panic=-1 vm_node=$node" -display none -serial "file:$out/serial-$node" -monitor none -no-reboot \
+        -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
+        -virtfs "local,path=$KERNEL_DIR/x,mount_tag=mods,security_model=none,readonly=on" \
+        -virtfs "local,path=$out/job,mount_tag=job,security_model=none" "${extra[@]}" </dev/null >"$out/qemu-$node" 2>&1 &
+    guests+=($!)
+}
+
+# Runs the guests of a case until they have powered off, or their time is over. Guest a runs the case and leaves `job/result`.
+guests_run() { # out case limit
+    local out=$1 name=$2 limit=$3 node nodes=(a)
+    rm -f "$scratch"/net-*
+    guests=()
+    [ "$(header "$name" nodes)" != 2 ] || nodes=(b a)
+    for node in "${nodes[@]}"; do guest_start "$out" "$name" "$node" "$limit"; done
+    # The last one is a. When it has gone, so has the case; b has been told, or will never be.
+    wait "${guests[-1]}" || true
+    for _ in $(seq 100); do
+        [ "$(header "$name" nodes)" = 2 ] && kill -0 "${guests[0]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    guests_end
+    rm -f "$out"/disk-*
+}
+
+guests_end() { # they are children of `timeout`, which passes this on and has the means to enforce it
+    for pid in "${guests[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in "${guests[@]}"; do wait "$pid" 2>/dev/null || true; done
+    guests=()
+}

@@ -1,0 +1,85 @@
+//! Which ways of moving payload to try for a new device, and what to say of the one it got.
+
+use crate::daemon::config::UblkMode;
+use ublk_driver::probe::lacks;
+use ublk_driver::{Features, Mode};
+
+/// A mode to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The mode.
+    pub mode: Mode,
+    /// Why it is not a better one.
+    pub reason: Option<String>,
+}
+
+/// The modes to try, best first. The first that a device can be started in is taken: some of what
+/// the kernel promises can only be found out by trying.
+pub fn choices(wanted: UblkMode, features: Features) -> Result<Vec<Choice>, String> {
+    let only = match wanted {
+        UblkMode::Auto => None,
+        UblkMode::ZeroCopy => Some(Mode::ZeroCopy),
+        UblkMode::UserCopy => Some(Mode::UserCopy),
+    };
+    if let Some(mode) = only {
+        return match lacks(mode, features) {
+            Some(why) => Err(format!("{} is configured and {why}", mode.name())),
+            None => Ok(vec![Choice {
+                mode,
+                reason: (mode != Mode::ZeroCopy).then(|| "configured".to_owned()),
+            }]),
+        };
+    }
+    let mut found = Vec::new();
+    let mut reason = None;
+    for mode in Mode::ALL {
+        match lacks(mode, features) {
+            None => found.push(Choice {
+                mode,
+                reason: reason.clone(),
+            }),
+            Some(why) => reason = Some(why),
+        }
+    }
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(reason.unwrap_or_else(|| "this kernel's ublk can do nothing".to_owned())),
+    }
+}
+
+/// Why a device that an earlier daemon made works in this mode.
+pub fn kept(mode: Mode, features: Features) -> Option<String> {
+    (mode != Mode::ZeroCopy).then(|| {
+        lacks(Mode::ZeroCopy, features)
+            .unwrap_or_else(|| "it was made so by the daemon before".to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_comes_first_and_the_rest_says_why() {
+        let modes = |features| {
+            let found = choices(UblkMode::Auto, features).expect("modes");
+            found.into_iter().map(|c| c.mode).collect::<Vec<_>>()
+        };
+        assert_eq!(modes(Features::all()), Mode::ALL);
+        let older = Features::all() - Features::AUTO_BUF_REG;
+        assert_eq!(modes(older), [Mode::UserCopy]);
+        let first = choices(UblkMode::Auto, older).expect("modes").remove(0);
+        assert!(first.reason.expect("a reason").contains("6.16"));
+        assert!(choices(UblkMode::Auto, Features::empty()).is_err());
+    }
+
+    #[test]
+    fn a_configured_mode_is_the_only_one() {
+        let found = choices(UblkMode::UserCopy, Features::all()).expect("modes");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].reason.as_deref(), Some("configured"));
+        let older = Features::all() - Features::AUTO_BUF_REG;
+        let error = choices(UblkMode::ZeroCopy, older).unwrap_err();
+        assert!(error.contains("zero-copy is configured"), "{error}");
+    }
+}
