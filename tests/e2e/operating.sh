@@ -3,7 +3,8 @@
 # daemon runs, events and all this over a restart, trees of `status` and `lvdisplay`.
 set -euo pipefail
 . "$top/tests/lib/nodes.sh"
-export CONFIG=$work/volmgrd.toml
+CONFIG=$work/volmgrd.toml
+config_of[a]=$CONFIG
 cat >"$work/hook" <<'HOOK'
 #!/bin/sh
 [ "$1" != slow ] || { sleep 300 & echo $! >"$2"; wait; }

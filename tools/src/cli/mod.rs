@@ -16,6 +16,7 @@
 pub mod args;
 mod client;
 mod colour;
+mod complete;
 pub mod failure;
 mod pages;
 mod progress;

@@ -15,7 +15,7 @@ use super::delegate::{Equalise, Grant};
 use super::disk::Disks;
 use super::exec::{DiskJob, zeroes};
 use super::external::{Cutting, Job};
-use super::feeds::Mark;
+use super::feeds::{Mark, Piped};
 use super::handle::Shared;
 use super::meter::LaneMeters;
 use super::nbd::{Conn, NbdStep};
@@ -55,6 +55,7 @@ pub(super) enum Tag {
     Disk(DiskJob),
     Nbd(usize, NbdStep),
     Ublk(UblkTag),
+    Piped(Piped),
     Equalise(Equalise),
 }
 
@@ -362,6 +363,7 @@ impl Lane {
             Tag::Disk(job) => self.disk_completed(done, job),
             Tag::Nbd(key, step) => self.nbd_completed(done, key, step),
             Tag::Ublk(tag) => self.ublk_completed(&done, tag),
+            Tag::Piped(piped) => self.piped(&piped, done.result),
             Tag::Equalise(job) => self.equalise_completed(done, job),
         }
     }

@@ -98,7 +98,9 @@ pub enum Work {
     /// `top`.
     Top(Top),
     /// `completions`.
-    Completions(clap_complete::Shell),
+    Completions(crate::cli::complete::Shell),
+    /// `complete`.
+    Complete(Vec<String>),
     /// `man`.
     ManPages(PathBuf),
 }
@@ -349,6 +351,9 @@ verbs! {
     /// Print completions for a shell
     #[command(after_help = nodes::COMPLETIONS)]
     Completions(nodes::CompletionsArgs),
+    /// Say what could stand at the cursor
+    #[command(hide = true, after_help = nodes::COMPLETE)]
+    Complete(nodes::CompleteArgs),
     /// Write the man pages
     #[command(hide = true, after_help = nodes::MAN)]
     Man(nodes::ManArgs),
