@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench fmt lint man install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench deb fmt lint man install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -53,6 +53,10 @@ ifneq ($(wildcard tests/tests/sim.rs),)
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
 endif
+
+deb: build ## a Debian package in target/deb
+	@$(need) deb
+	dist/deb/build
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

@@ -282,6 +282,16 @@ pub enum Command {
         follow: bool,
     },
     Status,
+    /// Changes the log filter, or asks for it.
+    Logfilter {
+        filter: Option<String>,
+        /// Back to what the configuration says.
+        reset: bool,
+    },
+    /// Numbers of all volumes, or of these (`VG` or `VG/LV`).
+    Sample {
+        names: Vec<String>,
+    },
 }
 
 /// Copies besides the first, as `lvconvert -m` has them.

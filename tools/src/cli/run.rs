@@ -2,10 +2,11 @@
 
 use super::args::{Ask, Cli, Global, ReportFormat, Work};
 use super::client::Client;
+use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
 use super::report::{Listing, Wanted};
-use super::{complete, pages, pvck};
+use super::{complete, pages, pvck, top, tree};
 use crate::api::{Command, Failure, Reply, Request};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -28,6 +29,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
             done_or(io::stdout().lock().write_all(checked.text.as_bytes()))?;
             checked.damage.map_or(Ok(()), Err)
         }),
+        Work::Top(top) => top::run(&cli.global, &top),
         Work::Completions(shell) => {
             let script = complete::script(shell).as_bytes();
             done_or(io::stdout().lock().write_all(script)).map(|_| ())
@@ -150,7 +152,7 @@ fn context_text(value: &ContextValue) -> String {
 }
 
 /// A reader that has gone (`volmgr lvs | head -1`) is no failure, but nothing is left to do: `false`.
-fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
+pub(super) fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
     match outcome {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -161,6 +163,14 @@ fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
             error,
             "",
         )),
+    }
+}
+
+/// Where the daemon is.
+pub(super) fn socket(global: &Global) -> PathBuf {
+    match &global.socket {
+        Some(path) => path.clone(),
+        None => Paths::of_process().socket,
     }
 }
 
@@ -177,10 +187,7 @@ impl<'a> Session<'a> {
         Session {
             global,
             verb,
-            socket: match &global.socket {
-                Some(path) => path.clone(),
-                None => Paths::of_process().socket,
-            },
+            socket: socket(global),
             shown: Shown::new(global.quiet > 0, io::stderr().is_terminal()),
         }
     }
@@ -297,6 +304,16 @@ impl<'a> Session<'a> {
                         return Ok(false);
                     }
                 }
+                Reply::Tree { roots } => {
+                    let lines = tree::lines(&roots, Colours::of_stdout());
+                    if !done_or(self.shown.aside(|| print_lines(&lines)))? {
+                        return Ok(false);
+                    }
+                }
+                Reply::Sample(_) => {
+                    let why = "numbers were not asked for";
+                    return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
+                }
                 Reply::Warning { text } => self.shown.aside(|| {
                     complain(&format!(
                         "volmgr: {}: warning: {}",
@@ -361,6 +378,14 @@ fn only_wanted(command: Command, listing: &Listing) -> Command {
         },
         other => other,
     }
+}
+
+fn print_lines(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
 }
 
 /// Writes text of the daemon's with an end of line, and nothing in it that moves the cursor.

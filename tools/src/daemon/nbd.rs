@@ -42,7 +42,7 @@ pub async fn listen(node: &Arc<Node>) -> Result<(), StartError> {
                 umask(before);
                 Listener::Unix(listener.map_err(failed)?)
             }
-            NbdAddress::Tcp(addr) => Listener::Tcp(TcpListener::bind(addr).await.map_err(failed)?),
+            NbdAddress::Tcp(addr) => Listener::Tcp(super::tcp::listen(*addr).map_err(failed)?),
         };
         node.spawn(serve(node.clone(), listener, negotiations.clone()));
     }

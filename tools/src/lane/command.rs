@@ -1,6 +1,6 @@
 //! What goes into a lane and what comes out.
 
-use super::{DiskSpec, FeedOutlet, UblkQueues};
+use super::{DiskSpec, FeedLag, FeedOutlet, UblkQueues};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use nbd_export::Negotiated;
 use regionmap::RegionMap;
@@ -214,6 +214,10 @@ pub struct LaneStats {
     pub unregistered: Option<String>,
     /// Bytes in which plexes may differ after an unclean stop, not yet made equal.
     pub recover_bytes: u64,
+    /// What is known of each feed's progress.
+    pub feeds: Vec<(FeedId, FeedLag)>,
+    /// Bytes that each plex misses.
+    pub plex_dirty: Vec<(PlexId, u64)>,
     /// Notes that found the control plane's queue full.
     pub notes_dropped: u64,
 }

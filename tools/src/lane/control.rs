@@ -142,6 +142,7 @@ impl Lane {
         let taken = self.engine.reconfigure(layout.clone(), &mut self.out);
         self.take_out();
         taken?;
+        self.meters.layout(&layout, &self.disks);
         self.layout = layout;
         let limits = self.limits();
         *self
@@ -155,8 +156,17 @@ impl Lane {
         Ok(())
     }
 
-    fn stats(&self) -> LaneStats {
+    fn stats(&mut self) -> LaneStats {
+        let feeds = self.layout.feeds.iter().map(|feed| feed.id);
+        let feeds = feeds
+            .map(|feed| (feed, self.meters.lag(feed, self.engine.dirty_bytes(feed))))
+            .collect();
+        let plexes = self.layout.plexes.iter().map(|plex| plex.id);
         LaneStats {
+            feeds,
+            plex_dirty: plexes
+                .map(|plex| (plex, self.engine.plex_dirty_bytes(plex)))
+                .collect(),
             opens: u32::try_from(self.conns.len()).unwrap_or(u32::MAX),
             in_flight: self.requests.len() as u64,
             recover_bytes: self.engine.recover_bytes(),

@@ -128,6 +128,9 @@ impl Lane {
             });
             part.covered += io.at.range.len();
         }
+        // The receiver moves the bytes: how long that takes is not known here.
+        self.meters
+            .disk(io.at.disk, io.op, io.at.range, Ok(()), None);
         self.granted.push(id);
     }
 

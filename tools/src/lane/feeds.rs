@@ -30,6 +30,7 @@ pub(super) struct Piped {
 
 impl Lane {
     pub(super) fn perform_feed(&mut self, io: FeedIo) {
+        self.meters.feed_sent(io.io, io.feed, true, io.range.len());
         if let Err(error) = self.try_feed(&io) {
             self.results.push_back((io.io, Err(error)));
         }
@@ -104,6 +105,8 @@ impl Lane {
     }
 
     pub(super) fn perform_copy(&mut self, copy: FeedCopy) {
+        let bytes = copy.range.len();
+        self.meters.feed_sent(copy.io, copy.feed, false, bytes);
         let mut segments = Vec::with_capacity(copy.segments.len());
         for segment in &copy.segments {
             let Some(disk) = self.disks.get(segment.disk) else {
@@ -179,6 +182,7 @@ impl Lane {
     pub(super) fn feed_attach(&mut self, feed: FeedId, outlet: Box<dyn FeedOutlet>) {
         if self.outlets.insert(feed, outlet).is_some() {
             // The old connection was not taken off: what it had in flight is not known.
+            self.meters.feed_cut(feed);
             self.engine.feed_offline(feed, &mut self.out);
         }
         self.engine.feed_online(feed, &mut self.out);
@@ -187,6 +191,7 @@ impl Lane {
 
     pub(super) fn feed_offline(&mut self, feed: FeedId) {
         self.outlets.remove(&feed);
+        self.meters.feed_cut(feed);
         self.engine.feed_offline(feed, &mut self.out);
         self.take_out();
         let lost: Vec<IoId> = self

@@ -1,6 +1,7 @@
 //! The daemon's end of a lane.
 
 use super::command::{Done, FeedWork, LaneCommand, Outcome, Reply};
+use super::meter::{MeterValues, SharedMeters};
 use super::start::start;
 use super::thread::Inbox;
 use super::wake::Waker;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     /// Payload of clients copied through this process's memory, in bytes.
     pub copied: AtomicU64,
     pub users: std::sync::Mutex<Option<UsersFn>>,
+    pub meters: Arc<SharedMeters>,
 }
 
 // The channels are the standard library's: when the lane goes, what is still in them is dropped,
@@ -267,6 +269,11 @@ impl LaneHandle {
             reply,
         })
         .await
+    }
+
+    /// What has been counted, without asking the lane: it may be busy.
+    pub fn meters(&self) -> MeterValues {
+        self.shared.meters.values()
     }
 
     /// Numbers for reports.

@@ -22,6 +22,7 @@ mod extents;
 mod external;
 mod feeds;
 mod handle;
+mod meter;
 mod nbd;
 mod outlet;
 mod payload;
@@ -36,6 +37,7 @@ pub use command::{
 };
 pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};
+pub use meter::{FeedLag, MeterValues};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveBytes, LiveOp, PayloadPipe};
 pub use ublk::{UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 

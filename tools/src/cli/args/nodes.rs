@@ -1,12 +1,14 @@
 //! Verbs for nodes and peers, events and status; and those that need no daemon.
 
 use super::parse::{address, fingerprint, name};
-use super::{Ask, Work};
+use super::{Ask, Top, Work};
 use crate::api::{Command, Failure, ReportKind};
 use crate::cli::complete::Shell;
+use crate::cli::failure::{EXIT_COMMAND_LINE, failure};
 use crate::cli::report::ReportArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub const PEERADD: &str = "RULES:
   feed, read, create or all; with :PATTERN over VG/LV (shell globs); ! in front excludes.
@@ -159,6 +161,84 @@ impl StatusArgs {
         Ok(Work::Ask(Ask {
             text_wanted: true,
             ..Ask::one(Command::Status)
+        }))
+    }
+}
+
+pub const TOP: &str =
+    "On a terminal the screen is drawn anew each time, Ctrl-C ends it; elsewhere each look is \
+printed below the one before.
+
+EXAMPLES:
+  volmgr top
+  volmgr top vg0/web -d 5 -n 12                 a minute of one volume, every 5 seconds
+  volmgr top --json -n 1                        one look as JSON, for scripts";
+
+/// `top`
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Only these groups or volumes
+    #[arg(value_name = "VG|VG/LV")]
+    names: Vec<String>,
+    /// Seconds between two looks
+    #[arg(short = 'd', long, value_name = "S", default_value_t = 2.0)]
+    interval: f64,
+    /// End after this many looks
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// The same as --reportformat json
+    #[arg(long)]
+    json: bool,
+}
+
+impl TopArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        if !(0.1..=3600.0).contains(&self.interval) {
+            return Err(failure(
+                EXIT_COMMAND_LINE,
+                "--interval",
+                "wrong command line",
+                format!("{} is not 0.1 to 3600 seconds", self.interval),
+                "see 'volmgr help top'",
+            ));
+        }
+        Ok(Work::Top(Top {
+            names: self.names,
+            interval: Duration::from_secs_f64(self.interval),
+            count: self.count,
+            json: self.json,
+        }))
+    }
+}
+
+pub const LOGFILTER: &str = "A filter is what RUST_LOG takes. It holds until the daemon ends, or reads its \
+configuration again (SIGHUP). volmgr::request=trace logs a line for each request when it ends, with the time it \
+took; volmgr::disk=trace the same for each operation of a disk.
+
+EXAMPLES:
+  volmgr logfilter
+  volmgr logfilter info,volmgr::request=trace
+  volmgr logfilter --reset                      back to what the configuration says";
+
+/// `logfilter`
+#[derive(Debug, Args)]
+pub struct LogfilterArgs {
+    /// The new filter
+    #[arg(value_name = "FILTER")]
+    filter: Option<String>,
+    /// Back to what the configuration says
+    #[arg(long, conflicts_with = "filter")]
+    reset: bool,
+}
+
+impl LogfilterArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask {
+            text_wanted: true,
+            ..Ask::one(Command::Logfilter {
+                filter: self.filter,
+                reset: self.reset,
+            })
         }))
     }
 }

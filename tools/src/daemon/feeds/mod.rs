@@ -19,17 +19,20 @@ mod record;
 mod registry;
 mod rows;
 mod run;
+mod sample;
 mod sink;
 mod source;
 mod target;
 mod verbs;
 mod verify;
 
+pub use rows::state_name;
+
 use super::node::Node;
 use super::verbs::Ctx;
 use super::{BoxFuture, FeedService, StartError};
-use crate::api::{Command, Failure, LvName, ReportKind, Row};
-use crate::lane::LaneHandle;
+use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
+use crate::lane::{FeedLag, LaneHandle};
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
 use feedplex::transport::ktls::KernelTls;
@@ -37,7 +40,6 @@ use registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use uuid::Uuid;
 use volmgr::engine::{FeedId, Note};
 use volmgr::model::{Direction, Feed, FeedIntent, Volume};
@@ -72,7 +74,7 @@ impl Feeds {
         let config = &node.config.feeds;
         let mut listeners = Vec::new();
         for address in node.config.listen.iter().chain(&config.data_listen) {
-            let listener = TcpListener::bind(address).await;
+            let listener = crate::daemon::tcp::listen(*address);
             listeners.push(listener.map_err(|source| StartError::Listen {
                 address: address.to_string(),
                 source,
@@ -311,8 +313,8 @@ impl FeedService for Feeds {
         })
     }
 
-    fn describe(&self, lv: &LvName) -> Vec<String> {
-        rows::describe(self, lv)
+    fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample> {
+        sample::samples(self, lv, lags)
     }
 
     fn peer_state(&self, peer: &str) -> String {

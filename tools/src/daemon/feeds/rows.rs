@@ -3,10 +3,10 @@
 use super::Feeds;
 use super::entry::{FeedEntry, Status};
 use crate::api::{LvName, Row, Value};
-use crate::daemon::rows::{human, row, text};
+use crate::daemon::rows::{row, text};
 use feedplex::session::FeedState;
 use std::sync::Arc;
-use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, Volume};
+use volmgr::model::{Direction, Feed, FeedMode, Volume};
 
 /// The state's name for people and scripts.
 pub fn state_name(state: FeedState) -> &'static str {
@@ -53,7 +53,7 @@ fn all(feeds: &Feeds) -> Vec<Found> {
     found
 }
 
-fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
+pub(super) fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
     match entry {
         Some(entry) => entry.status(),
         None => Status {
@@ -82,7 +82,7 @@ fn percent(status: &Status) -> f64 {
     }
 }
 
-fn consistent(feed: &Feed, status: &Status) -> &'static str {
+pub(super) fn consistent(feed: &Feed, status: &Status) -> &'static str {
     let good = match feed.direction {
         // What the source knows of the sink.
         Direction::Out => matches!(status.state, FeedState::Live | FeedState::Split),
@@ -190,42 +190,6 @@ pub fn points(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row
         }
     }
     rows
-}
-
-/// Lines of `lvdisplay`.
-pub fn describe(feeds: &Feeds, lv: &LvName) -> Vec<String> {
-    all(feeds)
-        .into_iter()
-        .filter(|(name, ..)| name == lv)
-        .map(|(_, volume, feed, entry, size)| {
-            let status = status_of(&feed, entry.as_ref(), size);
-            let arrow = match feed.direction {
-                Direction::Out => "==>",
-                Direction::In => "<==",
-            };
-            let mut line = format!(
-                "{arrow} {} {}: {}",
-                feed.peer,
-                feed.peer_lv,
-                state_name(status.state)
-            );
-            if let FeedIntent::Split { point } = feed.intent
-                && let Some(point) = volume.points.iter().find(|p| p.uuid == point)
-            {
-                line.push_str(&format!(" at point {:?}", point.name));
-            }
-            if status.dirty > 0 {
-                line.push_str(&format!(", {} dirty", human(status.dirty)));
-            }
-            if status.rate > 0 {
-                line.push_str(&format!(", {}/s", human(status.rate)));
-            }
-            if !status.reason.is_empty() {
-                line.push_str(&format!(" ({})", status.reason));
-            }
-            line
-        })
-        .collect()
 }
 
 #[cfg(test)]

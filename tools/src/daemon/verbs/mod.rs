@@ -19,6 +19,8 @@ mod tree;
 mod vg;
 mod vg_move;
 
+pub use report::{health, state_name as plex_state_name};
+
 use super::Node;
 use super::groups::{CommitError, GroupView};
 use super::rows::human;
@@ -291,6 +293,8 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
+        Command::Logfilter { filter, reset } => node::logfilter(ctx, filter.as_deref(), *reset),
+        Command::Sample { names } => node::sample(ctx, names).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
         Command::Pvmove {
             from,

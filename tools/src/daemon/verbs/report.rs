@@ -2,10 +2,11 @@
 
 use super::list::{LV_FIELDS, LvFacts};
 use super::{Ctx, fail};
-use crate::api::{Failure, LvName, ReportKind, Row, Value};
+use crate::api::{Branch, Failure, LvName, Reply, ReportKind, Row, Sample, Value};
 use crate::daemon::Node;
 use crate::daemon::groups::GroupView;
 use crate::daemon::rows::{row, text};
+use crate::daemon::sample;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use volmgr::model::{Group, Layout, Plex, PlexState, Volume};
@@ -384,14 +385,23 @@ pub async fn lvdisplay(ctx: &Ctx, name: &LvName) -> Result<(), Failure> {
             "see `volmgr lvs`",
         ));
     };
-    let status = ctx.node.active.status(volume.uuid);
-    let dirty = ctx.node.active.plex_dirty(&volume).await;
-    let feeds = ctx
-        .node
-        .feeds()
-        .map_or(Vec::new(), |feeds| feeds.describe(name));
-    let place = status.map_or("inactive".to_owned(), |status| status.path);
-    ctx.out
-        .message(super::tree::draw(&view, &volume, &place, &dirty, &feeds));
+    let sample = sample::gather(&ctx.node, &[name.to_string()]).await;
+    let root = volume_tree(ctx, &view, &volume, &sample);
+    ctx.out.send(Reply::Tree { roots: vec![root] });
     Ok(())
+}
+
+/// The tree of one volume, with the numbers of a sample.
+pub fn volume_tree(ctx: &Ctx, view: &GroupView, volume: &Volume, sample: &Sample) -> Branch {
+    let status = ctx.node.active.status(volume.uuid);
+    let place = status.map_or("inactive".to_owned(), |status| status.path);
+    let known = sample
+        .volumes
+        .iter()
+        .find(|known| known.vg == view.group.name && known.lv == volume.name);
+    match known {
+        Some(known) => super::tree::volume(view, volume, &place, known),
+        // Made since the sample was taken.
+        None => Branch::new(format!("{}/{}", view.group.name, volume.name)).plain(place),
+    }
 }

@@ -301,6 +301,8 @@ pub async fn vgscan(ctx: &Ctx, paths: &[String]) -> Result<(), Failure> {
     for warning in ctx.node.rescan(&more).await {
         ctx.out.warning(warning);
     }
+    // Those that had to wait for their disks.
+    ctx.node.activate_wanted().await;
     for path in &more {
         if let Err(error) = std::fs::metadata(path) {
             ctx.out.warning(format!("{}: {error}", path.display()));
