@@ -8,7 +8,7 @@ rust_wanted=1.90
 declare -A programs=(
     [build]="cc=gcc"
     [demo]="qemu-img=qemu-utils qemu-io=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs"
-    [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat"
+    [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat jq=jq strace=strace"
     [bench]="fio=fio nbdcopy=libnbd-bin nbdkit=nbdkit qemu-img=qemu-utils qemu-nbd=qemu-utils socat=socat"
     [deb]="dpkg-deb=dpkg dpkg-shlibdeps=dpkg-dev strip=binutils xz=xz-utils"
     [vmbench]="fio=fio mdadm=mdadm drbdmeta=drbd-utils"
