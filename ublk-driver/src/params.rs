@@ -10,6 +10,8 @@ pub enum Mode {
     ZeroCopy,
     /// By reading and writing the character device.
     UserCopy,
+    /// The kernel copies it to and from memory of the daemon.
+    Mapped,
 }
 
 /// A device to create.

@@ -40,7 +40,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   devices = true                    # look at all block devices, too
 
   [ublk]
-  mode = \"auto\"                    # how block devices move data: zero-copy, user-copy; auto: the best that works
+  mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
 
   [log]
   format = \"text\"                  # or json
@@ -166,6 +166,8 @@ pub enum UblkMode {
     ZeroCopy,
     /// One copy through the character device.
     UserCopy,
+    /// One copy by the kernel, to and from memory of the daemon.
+    Mapped,
 }
 
 /// `[ublk]`: block devices.

@@ -43,7 +43,7 @@ pub fn draw(
 ) -> String {
     let extent = view.group.extent_size;
     let mut root = Branch::leaf(format!(
-        "{}/{}  {}  {}{}  {place}",
+        "{}/{}  {}  {}{}{}  {place}",
         view.group.name,
         volume.name,
         human(volume.extents * extent),
@@ -51,6 +51,11 @@ pub fn draw(
         match volume.role {
             Role::Normal => "",
             Role::Feed => "  fed (read-only)",
+        },
+        if volume.stable_copy {
+            "  stable copy"
+        } else {
+            ""
         },
     ));
     for plex in &volume.plexes {
