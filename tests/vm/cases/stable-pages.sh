@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 900
 # memory: 3072
 # disks: 96 96 96
 # needs: cc
