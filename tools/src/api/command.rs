@@ -330,4 +330,9 @@ pub enum LvChange {
         /// The plex.
         plex: String,
     },
+    /// `--stable-copy y|n`.
+    StableCopy {
+        /// Copy each write once before it goes to plexes and feeds.
+        on: bool,
+    },
 }

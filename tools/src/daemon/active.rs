@@ -44,7 +44,19 @@ struct Active {
     places: Vec<String>,
 }
 
+/// What listings say of a device in zero-copy mode whose writes are copied all the same.
+const STABLE_COPY: &str = "writes are copied first: stable copy is on";
+
 impl Active {
+    /// Why payload does not move in the best way; empty where it does.
+    fn io_reason(&self) -> &str {
+        match &self.block {
+            Some(block) if block.is_zero_copy() && self.lane.stable_copy() => STABLE_COPY,
+            Some(block) => block.io_reason().unwrap_or_default(),
+            None => "",
+        }
+    }
+
     /// Clients and users, as far as a listing cares.
     fn opens(&self) -> u64 {
         let users = self
@@ -136,12 +148,7 @@ impl ActiveVolumes {
             path: active.places.first().cloned().unwrap_or_default(),
             opens: active.opens(),
             io_mode: active.block.as_ref().map_or("nbd", |block| block.io_mode()),
-            io_reason: active
-                .block
-                .as_ref()
-                .and_then(|block| block.io_reason())
-                .unwrap_or_default()
-                .to_owned(),
+            io_reason: active.io_reason().to_owned(),
             copied_bytes: active.lane.copied_bytes(),
         })
     }
@@ -271,7 +278,10 @@ async fn start(
     let layout = layout(view, volume, &mut disks)
         .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
     let specs = disks.iter().map(|(_, _, spec)| spec.clone()).collect();
-    let spec = LaneSpec::new(name.to_string(), layout, specs);
+    let spec = LaneSpec {
+        stable_copy: volume.stable_copy,
+        ..LaneSpec::new(name.to_string(), layout, specs)
+    };
     let (lane, events) = tokio::task::block_in_place(|| LaneHandle::start(spec))
         .map_err(|error| fail(name, what, chain(&error), ""))?;
     let active = Active {

@@ -33,6 +33,8 @@ pub struct LaneSpec {
     pub bounces: usize,
     /// The volume has just been made: its plexes are equal whatever the log says.
     pub clean: bool,
+    /// Copy each write once: see [`LaneHandle::set_stable_copy`](super::LaneHandle::set_stable_copy).
+    pub stable_copy: bool,
 }
 
 impl LaneSpec {
@@ -46,6 +48,7 @@ impl LaneSpec {
             bounce_bytes: 256 << 10,
             bounces: 4,
             clean: false,
+            stable_copy: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
 use regionmap::RegionMap;
 use ringio::{BufSlice, MAX_SLICE};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub copied: AtomicU64,
     pub users: std::sync::Mutex<Option<UsersFn>>,
     pub meters: Arc<SharedMeters>,
+    /// Writes are copied into memory of the lane before they are submitted.
+    pub stable_copy: AtomicBool,
 }
 
 // The channels are the standard library's: when the lane goes, what is still in them is dropped,
@@ -97,6 +99,18 @@ impl LaneHandle {
     /// Payload of clients that went through this process's memory, in bytes, once for each copy.
     pub fn copied_bytes(&self) -> u64 {
         self.shared.copied.load(Ordering::Relaxed)
+    }
+
+    /// From the next write on: copy its bytes into memory of the lane before plexes and feeds get
+    /// them, so that they all get the same even from a program that changes its buffer meanwhile.
+    /// Makes a difference in zero-copy mode only; in the others that copy is made in any case.
+    pub fn set_stable_copy(&self, on: bool) {
+        self.shared.stable_copy.store(on, Ordering::Relaxed);
+    }
+
+    /// Are writes copied first?
+    pub fn stable_copy(&self) -> bool {
+        self.shared.stable_copy.load(Ordering::Relaxed)
     }
 
     /// NBD connections that are open, and users of the block device.

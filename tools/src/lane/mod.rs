@@ -30,6 +30,7 @@ mod requests;
 mod start;
 mod thread;
 mod ublk;
+mod ublk_memory;
 mod wake;
 
 pub use command::{

@@ -362,7 +362,7 @@ impl Lane {
             }
             Tag::Disk(job) => self.disk_completed(done, job),
             Tag::Nbd(key, step) => self.nbd_completed(done, key, step),
-            Tag::Ublk(tag) => self.ublk_completed(&done, tag),
+            Tag::Ublk(tag) => self.ublk_completed(done, tag),
             Tag::Piped(piped) => self.piped(&piped, done.result),
             Tag::Equalise(job) => self.equalise_completed(done, job),
         }

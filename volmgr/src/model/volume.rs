@@ -36,6 +36,9 @@ pub struct Volume {
     /// A plex gets at least this number: those of plexes that were detached are not given again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub next_plex: u32,
+    /// Writes are copied once before they go to plexes and feeds, even where that could be avoided.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stable_copy: bool,
     /// The data plexes.
     pub plexes: Vec<Plex>,
     /// The copies of the volume's log (dirty-region log, maps of plexes and feeds).
@@ -48,6 +51,10 @@ pub struct Volume {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// State of a data plex. The transitions are drawn in `docs/states.md`.

@@ -218,6 +218,12 @@ static LV: Table = Table {
             "Data of its users copied through the daemon's memory since activation.",
         ),
         extra(
+            "lv_stable_copy",
+            "StableCopy",
+            Text,
+            "Each write is copied once before it goes to plexes and feeds (y), or not (n).",
+        ),
+        extra(
             "lv_attr",
             "Attr",
             Text,

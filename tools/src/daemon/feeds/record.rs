@@ -265,6 +265,7 @@ mod tests {
                 history: Vec::new(),
             },
             next_plex: 0,
+            stable_copy: false,
             plexes: Vec::new(),
             log: Vec::new(),
             feeds: vec![feed],

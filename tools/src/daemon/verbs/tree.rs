@@ -18,6 +18,10 @@ pub fn volume(view: &GroupView, volume: &Volume, place: &str, sample: &VolumeSam
             Role::Normal => "",
             Role::Feed => "fed (read-only)",
         })
+        .plain(match volume.stable_copy {
+            true => "stable copy",
+            false => "",
+        })
         .plain(place);
     if sample.active && !sample.answers {
         root = root.with(Tone::Bad, "does not answer");
