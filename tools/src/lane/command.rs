@@ -275,7 +275,8 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
-    WriteMaps {
+    PrepareSlot {
+        slot: u32,
         reply: Reply<()>,
     },
     FeedMap {

@@ -75,8 +75,8 @@ impl Lane {
                 self.engine.clear_feed_map(feed, &mut self.out);
                 self.when_durable(reply);
             }
-            LaneCommand::WriteMaps { reply } => {
-                self.engine.write_maps(&mut self.out);
+            LaneCommand::PrepareSlot { slot, reply } => {
+                self.engine.prepare_slot(slot, &mut self.out);
                 self.when_durable(reply);
             }
             LaneCommand::FeedMap { feed, reply } => {

@@ -254,9 +254,11 @@ impl LaneHandle {
             .await
     }
 
-    /// Returns when what the plexes and feeds miss now is in the log.
-    pub async fn write_maps(&self) -> Result<(), LaneError> {
-        self.ask(|reply| LaneCommand::WriteMaps { reply }).await
+    /// Returns when the log says that a plex with its map in this slot, which nobody has yet, misses
+    /// everything; of a slot in use, when it says what its owner misses now.
+    pub async fn prepare_slot(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareSlot { slot, reply })
+            .await
     }
 
     /// What the feed misses.

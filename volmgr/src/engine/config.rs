@@ -467,15 +467,19 @@ impl Engine {
         here.or(self.spare.get(&feed.0))
     }
 
-    /// Writes to the log what all targets miss now, without waiting for the next cycle.
-    pub fn write_maps(&mut self, out: Out<'_>) {
+    /// For a plex that is to come: its map, in a slot that nobody has now, says that it misses
+    /// everything. A slot in use is written as it is now.
+    pub fn prepare_slot(&mut self, slot: u32, out: Out<'_>) {
+        if let Some(map) = self.spare.get_mut(&slot) {
+            map.set_range(ByteRange::new(0, self.size));
+        }
         self.queue_maps();
         self.pump(out);
     }
 
     /// A number for [`Engine::maps_written`]: every change of a map made so far by
     /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or
-    /// [`Engine::write_maps`]. (Changes by writes come with the next cycle; until then the dirty-region log covers
+    /// [`Engine::prepare_slot`]. (Changes by writes come with the next cycle; until then the dirty-region log covers
     /// them.)
     pub fn maps_barrier(&mut self) -> u64 {
         self.log.barrier()
