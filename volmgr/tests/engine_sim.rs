@@ -5,6 +5,7 @@
 
 mod sim;
 
+use sim::restore::RestoreWorld;
 use sim::world::World;
 
 fn number(name: &str) -> Option<u64> {
@@ -69,4 +70,34 @@ fn any_world() {
     // A world in which nothing happens proves nothing.
     assert!(totals.crashes > 0 && totals.caught_up > 0 && totals.marks > 0);
     assert!(totals.synced > 0 && totals.repaired > 0 && totals.inline > 0);
+}
+
+#[test]
+fn any_restore() {
+    let one = number("SEED");
+    let seeds = one.map_or(0..number("SEEDS").unwrap_or(200), |seed| seed..seed + 1);
+    let (mut crashes, mut fetched, mut refused, mut dropped) = (0, 0, 0, 0);
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = RestoreWorld::new(seed);
+            world.run(900);
+            world.settle();
+            world
+        });
+        match result {
+            Ok(world) => {
+                crashes += world.crashes;
+                fetched += world.fetched;
+                refused += world.refused;
+                dropped += world.dropped;
+            }
+            Err(panic) => {
+                eprintln!("replay with SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{crashes} crashes, {fetched} fetched, {refused} refused, {dropped} broken off");
+    // A world in which nothing happens proves nothing.
+    assert!(one.is_some() || crashes > 0 && fetched > 0 && dropped > 0);
 }

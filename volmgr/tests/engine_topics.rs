@@ -58,6 +58,7 @@ fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
             .map(|i| at(i, 1 << 30, image(SIZE).len() as u64))
             .collect(),
         fed: false,
+        restore: None,
     }
 }
 

@@ -14,6 +14,8 @@ const ATTEMPTS: u32 = 64;
 const HOT: u8 = 8;
 /// Heat of a write that spoils a bulk copy: two of them make a region hot.
 const SPOILT: u8 = 4;
+/// Most ranges, and most regions of each, taken from one request of the other side.
+const MAX_FETCH: usize = 64;
 /// Most regions whose heat is known.
 const MAX_HEAT: usize = 4096;
 
@@ -96,7 +98,8 @@ impl Feed {
     }
 
     /// The next hot region that may enter the live stream: nothing of it is in bulk flight.
-    pub fn next_inline(&mut self) -> Option<ByteRange> {
+    /// `missing` says of a region that it is not here to be sent.
+    pub fn next_inline(&mut self, missing: impl Fn(ByteRange) -> bool) -> Option<ByteRange> {
         if !self.sends() || self.heat.is_empty() {
             return None;
         }
@@ -113,7 +116,7 @@ impl Feed {
             .iter()
             .filter(|(region, heat)| **heat >= HOT && self.track.todo.is_set(**region))
             .map(|(region, _)| range(*region))
-            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r))
+            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r) && !missing(*r))
             .min()?;
         self.inlining.push(found);
         Some(found)
@@ -175,6 +178,15 @@ impl Engine {
             }));
         }
         waits
+    }
+
+    /// Something has come from one feed in an online restore: the others copy it when they can.
+    pub(super) fn pass_on(&mut self, source: FeedId, parts: &[ByteRange]) {
+        for feed in self.feeds.iter_mut().filter(|f| f.id != source) {
+            for part in parts {
+                feed.dirty(*part);
+            }
+        }
     }
 
     /// Sends a flush after the live operations; returns how many feeds its completion waits for.
@@ -344,6 +356,7 @@ impl Engine {
                 return;
             }
             let (order, unit) = (&self.order, self.region_size);
+            let restore = self.restore.as_ref();
             let (mut held, bounced) = (None, !self.config.bounce.is_empty());
             let run = next_free_run(
                 &feed.track.todo,
@@ -357,6 +370,7 @@ impl Engine {
                         held = held.or(Some(region));
                     }
                     writing
+                        || restore.is_some_and(|r| r.track.todo.any_in(region))
                         || bounced && hot.is_some_and(|h| h >= HOT)
                         || feed.live.overlaps(region)
                         || feed.bulk.overlaps(region)
@@ -486,6 +500,29 @@ impl Engine {
         if result.is_err() {
             self.feed_offline(id, out);
         }
+    }
+
+    /// The other side waits for these ranges: what is dirty of them goes first, by the live stream,
+    /// and copying goes on behind them.
+    pub fn feed_fetch(&mut self, id: FeedId, ranges: &[ByteRange], out: Out<'_>) {
+        let whole = ByteRange::new(0, self.size);
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        for range in ranges.iter().take(MAX_FETCH) {
+            let Some(range) = range.intersection(whole) else {
+                continue;
+            };
+            let most = MAX_FETCH as u64 * feed.track.todo.region_size();
+            let range = ByteRange::new(range.start(), range.len().min(most));
+            if let Some(run) = feed.track.todo.next_run(range.start(), range.len())
+                && let Some(dirty) = run.intersection(range)
+            {
+                feed.warm(dirty, HOT);
+                feed.cursor = dirty.end();
+            }
+        }
+        self.pump(out);
     }
 
     /// Is nothing dirty for the feed, nor in bulk flight?

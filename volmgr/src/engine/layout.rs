@@ -18,6 +18,17 @@ pub struct VolumeLayout {
     pub log: Vec<DiskRange>,
     /// Refuse writes that do not come from the feed.
     pub fed: bool,
+    /// The volume is in use while its content is still coming from a feed.
+    pub restore: Option<RestoreLayout>,
+}
+
+/// An online restore. The feed is in the layout, too: its map says what clients have changed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreLayout {
+    /// Where the content comes from.
+    pub feed: FeedId,
+    /// The slot in the log of the map of what is missing here.
+    pub map_slot: u32,
 }
 
 /// One data plex.

@@ -90,6 +90,7 @@ pub fn layout(
         feeds: volume.feeds.iter().filter(tracked).map(feed).collect(),
         log,
         fed: volume.role == Role::Feed,
+        restore: None,
     })
 }
 

@@ -240,6 +240,7 @@ impl World {
                 .map(|p| at(p.disk, LOG_AT, self.geometry.log_bytes().unwrap()))
                 .collect(),
             fed: false,
+            restore: None,
         }
     }
 
@@ -260,6 +261,7 @@ impl World {
             max_bulk_copies: 2,
             bulk_bytes: 3 * REGION,
             max_live_bytes: 12 * REGION,
+            restore_wait_ms: 1000,
             clear_interval_ms: 50,
             clean: false,
         };
@@ -348,6 +350,9 @@ impl World {
             Action::Note(Note::PlexSynced { .. }) => self.synced += 1,
             Action::Note(Note::ReadRepaired { .. }) => self.repaired += 1,
             Action::Note(Note::PlexError { .. } | Note::LogCopyFailed { .. }) => {}
+            Action::Note(note @ (Note::FeedFetch { .. } | Note::FeedRestored { .. })) => {
+                panic!("{note:?} without a restore")
+            }
         }
     }
 

@@ -114,6 +114,7 @@ fn build(shape: Shape, folder: &std::path::Path) -> LaneSpec {
         feeds: Vec::new(),
         log,
         fed: false,
+        restore: None,
     };
     LaneSpec::new("vg/lv", layout, disks)
 }
