@@ -466,13 +466,16 @@ impl Engine {
         self.pump(out);
     }
 
-    /// Adds the regions of `map` to what the feed misses, and writes that to the log.
+    /// Adds the regions of `map` to what the feed misses, or its slot holds where it is not in the layout,
+    /// and writes that to the log.
     pub fn merge_feed_map(&mut self, feed: FeedId, map: &RegionMap, out: Out<'_>) {
         if let Some(feed) = self.feed_mut(feed) {
             feed.track.union(map);
             feed.caught_up = false;
-            self.queue_maps();
+        } else if let Some(own) = self.spare.get_mut(&feed.0) {
+            own.union(map);
         }
+        self.queue_maps();
         self.pump(out);
     }
 

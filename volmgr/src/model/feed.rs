@@ -45,6 +45,23 @@ pub enum FeedIntent {
     },
 }
 
+/// An online restore: the sink's volume is in use while its content is still coming, the source's must
+/// not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Restore {
+    /// At the sink: agreed on. What is missing here is not known yet, nobody may write.
+    Preparing,
+    /// At the sink: in use.
+    Taking {
+        /// Slot in the volume's log of the map of what is missing here. The feed's own map holds what
+        /// clients have changed here since.
+        map_slot: u32,
+    },
+    /// At the source: nobody may write here.
+    Giving,
+}
+
 /// One feed of a volume. Both sides keep a record of it, under the same UUID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feed {
@@ -78,6 +95,25 @@ pub struct Feed {
     pub rate: u64,
     /// Session identities, newest first, at most two: tells a peer that was rolled back.
     pub epochs: Vec<Uuid>,
+    /// An online restore, until the roles are exchanged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+}
+
+impl Feed {
+    /// Does this side keep a map of what the other side misses?
+    pub fn is_tracked(&self) -> bool {
+        let split = matches!(self.intent, FeedIntent::Split { .. });
+        self.direction == Direction::Out || split || self.missing_slot().is_some()
+    }
+
+    /// Slot of the map of what is still missing here, in an online restore.
+    pub fn missing_slot(&self) -> Option<u32> {
+        match self.restore {
+            Some(Restore::Taking { map_slot }) => Some(map_slot),
+            _ => None,
+        }
+    }
 }
 
 /// Names the state of a volume's data.

@@ -1,10 +1,10 @@
 //! What the engine needs to know of a volume: names resolved to numbers, extents to bytes.
 
 use crate::engine::{
-    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, VolumeLayout,
+    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, RestoreLayout, VolumeLayout,
 };
 use crate::model::{
-    Direction, Feed, FeedIntent, Group, Layout, Plex, PlexState, Role, Subdisk, Volume,
+    Direction, Feed, Group, Layout, Plex, PlexState, Restore, Role, Subdisk, Volume,
 };
 use blockio::ByteRange;
 use thiserror::Error;
@@ -40,8 +40,8 @@ pub enum LayoutError {
 /// Resolves a volume. `disk_ids` knows the disks that are open.
 ///
 /// A plex that is not in use (`stale`, `failed`, `offline`, `empty`) and lacks a disk has an empty
-/// map: what it misses is tracked all the same. Feeds for which nothing is tracked (those that this
-/// volume is the sink of, unless they are split at a point) are left out.
+/// map: what it misses is tracked all the same. Feeds for which nothing is tracked are left out
+/// ([`Feed::is_tracked`]).
 pub fn layout(
     group: &Group,
     volume: &Volume,
@@ -81,16 +81,29 @@ pub fn layout(
     if log.is_empty() {
         return Err(LayoutError::NoLog);
     }
-    let tracked =
-        |f: &&Feed| f.direction == Direction::Out || matches!(f.intent, FeedIntent::Split { .. });
+    let restore = volume.feeds.iter().find_map(|f| {
+        f.missing_slot().map(|map_slot| RestoreLayout {
+            feed: FeedId(f.map_slot),
+            map_slot,
+        })
+    });
+    let giving = volume
+        .feeds
+        .iter()
+        .any(|f| f.restore == Some(Restore::Giving));
     Ok(VolumeLayout {
         size: group.bytes_of(volume),
         region_size: volume.region_size,
         plexes,
-        feeds: volume.feeds.iter().filter(tracked).map(feed).collect(),
+        feeds: volume
+            .feeds
+            .iter()
+            .filter(|f| f.is_tracked())
+            .map(feed)
+            .collect(),
         log,
-        fed: volume.role == Role::Feed,
-        restore: None,
+        fed: giving || volume.role == Role::Feed && restore.is_none(),
+        restore,
     })
 }
 

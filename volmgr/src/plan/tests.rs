@@ -67,6 +67,7 @@ fn feed(n: u128) -> Feed {
         intent: FeedIntent::Attached,
         consistent: false,
         settled: false,
+        restore: None,
         seeded: false,
         map_slot: 99,
         rate: 0,
