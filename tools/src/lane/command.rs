@@ -268,6 +268,23 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
+    /// The other side waits for these.
+    FeedFetch {
+        feed: FeedId,
+        ranges: Vec<ByteRange>,
+        reply: Reply<()>,
+    },
+    /// What an online restore misses, into a slot that belongs to nobody yet.
+    PrepareRestore {
+        slot: u32,
+        from: FeedId,
+        all: bool,
+        reply: Reply<()>,
+    },
+    /// Answered when the map of what is missing is empty, on the disks, too.
+    RestoreEnded {
+        reply: Reply<()>,
+    },
     FeedMap {
         feed: FeedId,
         reply: Reply<RegionMap>,

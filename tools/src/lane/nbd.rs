@@ -214,7 +214,12 @@ impl Lane {
                 self.submit(requester, op, range, flags, Origin::Client);
             }
             Action::QueryExtents { token, range, one } => {
-                let extents = super::extents::query(&self.layout, &self.disks, range, one);
+                let extents = if self.engine.is_missing(range) {
+                    // What the disks say is not what a client will read: all of it may be data.
+                    Vec::new()
+                } else {
+                    super::extents::query(&self.layout, &self.disks, range, one)
+                };
                 self.conns[key].proto.on_extents(token, Ok(&extents));
             }
             Action::Release { token } => {

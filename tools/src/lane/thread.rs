@@ -159,7 +159,7 @@ pub(super) struct Lane {
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
     /// Waiting until the engine's maps are in the log as they were at a barrier.
-    pub durables: Vec<(Instant, u64, Reply<()>)>,
+    pub durables: Vec<(Instant, super::feeds::Durable, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,

@@ -107,6 +107,12 @@ impl Feed {
         self.direction == Direction::Out || split || self.missing_slot().is_some()
     }
 
+    /// Does payload flow in here, or is it to when the two sides are connected?
+    pub fn fills(&self) -> bool {
+        let split = matches!(self.intent, FeedIntent::Split { .. });
+        self.direction == Direction::In && !split
+    }
+
     /// Slot of the map of what is still missing here, in an online restore.
     pub fn missing_slot(&self) -> Option<u32> {
         match self.restore {

@@ -1,6 +1,6 @@
 //! Volumes, plexes and subdisks.
 
-use super::{Feed, Generation, Point};
+use super::{Feed, Generation, Point, Restore};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -137,6 +137,14 @@ pub struct LogCopy {
 }
 
 impl Volume {
+    /// May no client write: it is being fed, or a peer reads it for an online restore?
+    pub fn is_read_only(&self) -> bool {
+        let giving = |f: &Feed| f.restore == Some(Restore::Giving);
+        let in_use = |f: &Feed| f.missing_slot().is_some();
+        let fed = self.role == Role::Feed && !self.feeds.iter().any(in_use);
+        fed || self.feeds.iter().any(giving)
+    }
+
     /// The plex of this number (`plexN`).
     pub fn plex(&self, number: u32) -> Option<&Plex> {
         self.plexes.iter().find(|p| p.number == number)

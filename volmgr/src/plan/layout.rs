@@ -3,9 +3,7 @@
 use crate::engine::{
     DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, RestoreLayout, VolumeLayout,
 };
-use crate::model::{
-    Direction, Feed, Group, Layout, Plex, PlexState, Restore, Role, Subdisk, Volume,
-};
+use crate::model::{Direction, Feed, Group, Layout, Plex, PlexState, Subdisk, Volume};
 use blockio::ByteRange;
 use thiserror::Error;
 use uuid::Uuid;
@@ -87,10 +85,6 @@ pub fn layout(
             map_slot,
         })
     });
-    let giving = volume
-        .feeds
-        .iter()
-        .any(|f| f.restore == Some(Restore::Giving));
     Ok(VolumeLayout {
         size: group.bytes_of(volume),
         region_size: volume.region_size,
@@ -102,7 +96,7 @@ pub fn layout(
             .map(feed)
             .collect(),
         log,
-        fed: giving || volume.role == Role::Feed && restore.is_none(),
+        fed: volume.is_read_only(),
         restore,
     })
 }

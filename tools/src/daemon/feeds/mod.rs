@@ -33,6 +33,7 @@ use crate::lane::LaneHandle;
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
 use feedplex::transport::ktls::KernelTls;
+use feedplex::wire::control::{FetchRequest, Message, State, WireRange};
 use registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,9 +62,10 @@ pub struct Feeds {
     me: std::sync::Weak<Feeds>,
 }
 
-/// Does the lane keep a map for this feed? The rule of [`plan::layout`].
-pub fn is_tracked(feed: &Feed) -> bool {
-    feed.direction == Direction::Out || matches!(feed.intent, FeedIntent::Split { .. })
+/// The map that says how much a feed has before it; `None` where none is kept here.
+fn progress_map(feed: &Feed) -> Option<FeedId> {
+    let own = feed.is_tracked().then_some(feed.map_slot);
+    feed.missing_slot().or(own).map(FeedId)
 }
 
 impl Feeds {
@@ -189,7 +191,7 @@ impl Feeds {
         let Some((_, feed)) = self.record(entry) else {
             return;
         };
-        if feed.settled || is_tracked(&feed) {
+        if feed.settled || !feed.fills() {
             return;
         }
         let result = match lane.quiesce().await {
@@ -215,8 +217,8 @@ impl Feeds {
             return;
         };
         let size = self.geometry(entry).map_or(0, |(size, _)| size);
-        let dirty = if is_tracked(&feed) {
-            match lane.dirty(vec![FeedId(feed.map_slot)], Vec::new()).await {
+        let dirty = if let Some(map) = progress_map(&feed) {
+            match lane.dirty(vec![map], Vec::new()).await {
                 Ok((feeds, _)) => feeds.first().copied(),
                 // The lane is stopping; the last number stands.
                 Err(_) => None,
@@ -235,14 +237,12 @@ impl Feeds {
             && let Some(dirty) = dirty
             && let Some(running) = entry.running()
         {
-            let state = feedplex::wire::control::State {
+            let state = State {
                 state: entry.status().state as u16,
                 dirty,
             };
             // The session may be over.
-            let _gone = running
-                .events
-                .send(Event::Relay(feedplex::wire::control::Message::State(state)));
+            let _gone = running.events.send(Event::Relay(Message::State(state)));
         }
     }
 
@@ -254,10 +254,10 @@ impl Feeds {
             else {
                 continue;
             };
-            if !is_tracked(&feed) {
+            let Some(map) = progress_map(&feed) else {
                 continue;
-            }
-            let asked = lane.dirty(vec![FeedId(feed.map_slot)], Vec::new());
+            };
+            let asked = lane.dirty(vec![map], Vec::new());
             // A lane that is busy or stopping is no reason to have no listing.
             if let Ok(Ok((dirty, _))) = tokio::time::timeout(ASK_TIMEOUT, asked).await
                 && let Some(dirty) = dirty.first()
@@ -359,6 +359,16 @@ impl FeedService for Feeds {
         let (feed, event) = match note {
             Note::FeedCaughtUp { feed } => (feed, Event::CaughtUp { live_sequence: 0 }),
             Note::FeedBehind { feed } => (feed, Event::Behind),
+            Note::FeedFetch { feed, ranges } => {
+                let ranges = ranges.iter().map(|range| WireRange {
+                    offset: range.start(),
+                    length: range.len(),
+                });
+                let request = FetchRequest {
+                    ranges: ranges.collect(),
+                };
+                (feed, Event::Relay(Message::FetchRequest(request)))
+            }
             _ => return,
         };
         for entry in self.of_volume(lv) {

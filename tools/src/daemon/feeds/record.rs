@@ -5,7 +5,8 @@ use feedplex::session::{RecordChange, SinkContent};
 use feedplex::wire::control::Handshake;
 use uuid::Uuid;
 use volmgr::model::{
-    Direction, Feed, FeedIntent, FeedMode, Generation, Group, Point, Role as VolumeRole, Volume,
+    Direction, Feed, FeedIntent, FeedMode, Generation, Group, Point, Restore, Role as VolumeRole,
+    Volume,
 };
 
 /// Consent and wishes of one attempt to connect; nothing of it is recorded.
@@ -19,6 +20,8 @@ pub struct Ask {
     pub discard_local: bool,
     /// Exchange the roles.
     pub swap: bool,
+    /// The volume here is to be used while it is being restored.
+    pub online: bool,
     /// The exchange of roles that the peer is about to bring was asked for here: it needs no right.
     pub consent: bool,
     /// Begin again where the feed ended at a point or was paused.
@@ -67,7 +70,7 @@ fn recorded_intent(intent: &Intent) -> FeedIntent {
 /// What a session tells the peer of this side's record.
 ///
 /// `known` is false for a record that exists only for this attempt. `fresh`: the volume holds
-/// nothing. `dirty`: this side's own map is not empty.
+/// nothing. `dirty`: this side's own map is not empty; in an online restore, that of what is missing.
 pub fn facts(
     group: &Group,
     volume: &Volume,
@@ -87,6 +90,11 @@ pub fn facts(
         role: role_of(feed.direction),
         role_epoch: feed.role_epoch,
         swap: ask.swap,
+        online: ask.online
+            || matches!(
+                feed.restore,
+                Some(Restore::Preparing | Restore::Taking { .. })
+            ),
         sync_mode: feed.mode == FeedMode::Sync,
         intent: if ask.attach {
             Intent::Attached
@@ -96,7 +104,7 @@ pub fn facts(
         known: !feed.epochs.is_empty(),
         fresh,
         seeded: feed.seeded,
-        consistent: feed.consistent && feed.settled,
+        consistent: feed.consistent && feed.settled && !(dirty && feed.missing_slot().is_some()),
         dirty,
         discard_peer: ask.discard_peer,
         discard_local: ask.discard_local,
@@ -126,9 +134,18 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             intent,
             epochs,
             content,
+            online,
             generation,
             map: _,
         } => {
+            record.restore = match (*online, *role) {
+                (false, _) => None,
+                (true, Role::Source) => Some(Restore::Giving),
+                (true, Role::Sink) => record.restore.filter(|r| *r != Restore::Giving),
+            };
+            if *online && *role == Role::Sink {
+                record.restore.get_or_insert(Restore::Preparing);
+            }
             record.direction = direction_of(*role);
             record.role_epoch = *role_epoch;
             record.intent = recorded_intent(intent);
@@ -177,7 +194,10 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             volume.generation = generation_of(generation);
             // The sink's content is its own from here on.
             volume.role = VolumeRole::Normal;
-            list_point(volume, index, *point, name, *time);
+            // What has been in use while it was restored is not what the source had.
+            if volume.feeds[index].missing_slot().is_none() {
+                list_point(volume, index, *point, name, *time);
+            }
         }
         RecordChange::Swapped {
             role_epoch,
@@ -190,8 +210,18 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             record.intent = FeedIntent::Attached;
             (record.seeded, record.consistent, record.settled) = (true, true, true);
             volume.role = VolumeRole::Feed;
-            list_point(volume, index, *point, name, *time);
+            if record.restore.take().is_none() {
+                list_point(volume, index, *point, name, *time);
+            }
         }
+    }
+}
+
+/// An online restore begins here: the map in this slot says what is missing.
+pub fn begin_restore(volume: &mut Volume, feed: Uuid, map_slot: u32) {
+    let found = volume.feeds.iter_mut().find(|known| known.uuid == feed);
+    if let Some(record) = found {
+        record.restore = Some(Restore::Taking { map_slot });
     }
 }
 
@@ -235,6 +265,7 @@ pub fn provisional(
         map_slot: 0,
         rate,
         epochs: Vec::new(),
+        restore: None,
     }
 }
 
@@ -279,6 +310,7 @@ mod tests {
             intent: Intent::Attached,
             epochs: vec![Uuid::from_u128(9)],
             content: SinkContent::Unseeded,
+            online: false,
             generation: None,
             map: feedplex::session::MapChange::Keep,
         }

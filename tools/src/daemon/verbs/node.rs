@@ -71,7 +71,7 @@ pub async fn status(ctx: &Ctx) -> Result<(), Failure> {
                 volume.name,
                 human(group.bytes_of(volume)),
                 health(&view, volume),
-                if volume.role == Role::Feed {
+                if volume.role == Role::Feed && volume.is_read_only() {
                     ", fed"
                 } else {
                     ""

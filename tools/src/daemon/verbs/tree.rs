@@ -48,9 +48,11 @@ pub fn draw(
         volume.name,
         human(volume.extents * extent),
         health(view, volume),
-        match volume.role {
-            Role::Normal => "",
-            Role::Feed => "  fed (read-only)",
+        match (volume.role, volume.is_read_only()) {
+            (Role::Feed, true) => "  fed (read-only)",
+            (Role::Feed, false) => "  fed, in use while it is restored",
+            (Role::Normal, true) => "  read-only while a peer restores from it",
+            (Role::Normal, false) => "",
         },
     ));
     for plex in &volume.plexes {

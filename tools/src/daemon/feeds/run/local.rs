@@ -9,6 +9,7 @@ use feedplex::wire::preamble::Token;
 use std::sync::Arc;
 use uuid::Uuid;
 use volmgr::engine::FeedId;
+use volmgr::plan;
 
 /// Carries out a change of a feed's record, with the maps before and after it.
 pub(super) async fn commit(
@@ -27,11 +28,34 @@ pub(super) async fn commit(
         _ => MapChange::Keep,
     };
     let id: FeedId = feeds.feed_id(entry).ok_or("the feed's record is gone")?;
-    if map == MapChange::AllDirty {
-        lane.set_all_dirty(id).await.map_err(failed)?;
+    let mut missing = None;
+    match map {
+        MapChange::AllDirty => lane.set_all_dirty(id).await.map_err(failed)?,
+        MapChange::Missing | MapChange::AllMissing => {
+            // What a client wrote before the roles changed is in the map, or on its way there.
+            lane.quiesce().await.map_err(failed)?;
+            let (volume, _) = feeds.record(entry).ok_or("the feed's record is gone")?;
+            let slot = plan::free_slot(&volume).map_err(|error| error.to_string())?;
+            let all = map == MapChange::AllMissing;
+            lane.prepare_restore(slot, id, all).await.map_err(failed)?;
+            missing = Some(slot);
+        }
+        MapChange::Keep | MapChange::Clear => {}
     }
-    feeds.commit_change(entry, |volume| record::apply(volume, entry.uuid, change))?;
-    if map == MapChange::Clear {
+    let restoring = feeds
+        .record(entry)
+        .and_then(|(_, feed)| feed.missing_slot());
+    if restoring.is_some() && matches!(change, RecordChange::Consistent { .. }) {
+        // Consistent says that nothing is missing: the map must say so first.
+        lane.restore_ended().await.map_err(failed)?;
+    }
+    feeds.commit_change(entry, |volume| {
+        record::apply(volume, entry.uuid, change);
+        if let Some(map_slot) = missing {
+            record::begin_restore(volume, entry.uuid, map_slot);
+        }
+    })?;
+    if map == MapChange::Clear || missing.is_some() {
         lane.clear_feed_map(id).await.map_err(failed)?;
     }
     feeds.reconfigure(entry).await?;
@@ -76,10 +100,10 @@ impl Feeds {
             (None, Some(feed)) => feed,
             (None, None) => return Err("the feed is gone".into()),
         };
-        let tracked = recorded.is_some_and(super::super::is_tracked);
-        let dirty_bytes = if tracked {
+        let map = recorded.and_then(super::super::progress_map);
+        let dirty_bytes = if let Some(map) = map {
             let (feeds, _) = lane
-                .dirty(vec![FeedId(feed.map_slot)], Vec::new())
+                .dirty(vec![map], Vec::new())
                 .await
                 .map_err(|error| error.to_string())?;
             feeds.first().copied().unwrap_or(0)
@@ -98,6 +122,7 @@ impl Feeds {
             facts,
             rights,
             dirty_bytes,
+            restoring: feed.missing_slot().is_some(),
         })
     }
 

@@ -1,8 +1,8 @@
 //! `feedattach`: a new feed, or one that goes on from its point.
 
+use super::super::Feeds;
 use super::super::entry::FeedEntry;
 use super::super::record::{self, Ask};
-use super::super::{Feeds, is_tracked};
 use super::{ANSWER_TIMEOUT, find, next_attempt, remove_record};
 use crate::api::{Command, Failure, LvName};
 use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
@@ -69,11 +69,7 @@ pub(super) async fn attach(
     let known = volume.feeds.iter().find(|feed| feed.peer == peer);
     if let Some(feed) = known {
         check_again(lv, peer, feed, what)?;
-    } else if let Some(other) = volume
-        .feeds
-        .iter()
-        .find(|feed| feed.direction == Direction::In && !is_tracked(feed))
-    {
+    } else if let Some(other) = volume.feeds.iter().find(|feed| feed.fills()) {
         // Cascading works; what is refused is a source that is not its own master yet.
         if !other.seeded {
             return Err(fail(

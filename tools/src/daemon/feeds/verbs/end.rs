@@ -149,6 +149,14 @@ pub(super) async fn detach(
     if matches!(feed.intent, FeedIntent::Split { .. }) {
         return Err(fail(lv, what, "the feed has ended already", "see points"));
     }
+    if feed.restore.is_some() {
+        return Err(fail(
+            lv,
+            what,
+            format!("{peer} restores from it while in use"),
+            format!("`feedswap` on {peer} makes that side the source again"),
+        ));
+    }
     let status = entry.status();
     if status.state != FeedState::Live {
         return Err(fail(
@@ -207,6 +215,19 @@ pub(super) async fn forget(
     let what = "cannot forget the feed";
     let entry = find(feeds, lv, peer, what)?;
     let feed = record_of(feeds, &entry, lv, what)?;
+    feeds.look_idle(&entry).await;
+    let missing = entry.status().dirty;
+    if feed.missing_slot().is_some() && missing > 0 && !ctx.yes {
+        return Err(fail(
+            lv,
+            what,
+            format!(
+                "{} of it are still only at {peer}",
+                crate::daemon::rows::human(missing)
+            ),
+            "feedwait brings them here; -y gives them up",
+        ));
+    }
     if ctx.would(&format!("forget the feed of {lv} with {peer}")) {
         return Ok(());
     }
