@@ -229,15 +229,30 @@ impl Engine {
             };
             plexes.push(new_plex(plex, track));
         }
-        let mut feeds = Vec::new();
-        for feed in &layout.feeds {
-            let map = slot(feed.id.0);
-            feeds.push(Feed::new(feed.id, feed.mode, track(map, feed.fresh)));
-        }
         let restore = layout.restore.map(|r| {
             let map = slot(r.map_slot);
             Restore::new(r.feed, r.map_slot, map)
         });
+        let mut feeds = Vec::new();
+        for feed in &layout.feeds {
+            let map = slot(feed.id.0);
+            let restored = restore.as_ref().filter(|r| r.feed == feed.id);
+            let track = match restored {
+                None => track(map, feed.fresh),
+                Some(restore) => {
+                    // What is missing here comes again: it is no change of this side's.
+                    let mut changed = drl.clone();
+                    changed.subtract(&restore.logged);
+                    let mut track = Track {
+                        todo: map.clone(),
+                        missing: map,
+                    };
+                    track.union(&changed);
+                    track
+                }
+            };
+            feeds.push(Feed::new(feed.id, feed.mode, track));
+        }
         let spare = (DRL_SLOT + 1..regionmap::log::SLOTS)
             .filter(|n| layout.restore.is_none_or(|r| r.map_slot != *n))
             .filter(|n| !layout.plexes.iter().any(|p| p.map_slot == *n))

@@ -138,7 +138,8 @@ impl Restore {
             };
             let parts = self.partial.entry(edge.start()).or_default();
             insert(parts, here.start()..here.end());
-            if parts[..] == [edge.start()..edge.end()] {
+            // They neither overlap nor touch: whole means one.
+            if parts.first() == Some(&(edge.start()..edge.end())) {
                 self.partial.remove(&edge.start());
                 self.track.todo.clear_range(edge);
             }
