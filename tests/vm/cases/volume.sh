@@ -32,7 +32,7 @@ said=$(v a lvcreate -n one -L 96m vg)
 grep -qx "$link" <<<"$said" || die "lvcreate did not say where: $said"
 [ -b $link ] || die "no $link"
 [ "$(value a lvs vg/one -o lv_path)" = $link ] || die "lv_path"
-[ "$(value a lvs vg/one -o lv_io_mode)" = zero-copy ] || die "lv_io_mode $(value a lvs vg/one -o lv_io_mode)"
+io_mode a vg/one
 [ "$(blockdev --getsize64 $link)" = $((96 << 20)) ] || die "size"
 [ "$(blockdev --getro $link)" = 0 ] || die "read-only"
 device=$(readlink $link)
