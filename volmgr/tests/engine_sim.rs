@@ -17,6 +17,7 @@ struct Totals {
     crashes: u32,
     caught_up: u32,
     marks: u32,
+    points: u32,
     synced: u32,
     repaired: u32,
     inline: u64,
@@ -32,6 +33,7 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.crashes += world.crashes;
     totals.caught_up += world.caught_up;
     totals.marks += world.marks;
+    totals.points += world.points;
     totals.synced += world.synced;
     totals.repaired += world.repaired;
     totals.inline += world.inline;
@@ -56,6 +58,7 @@ fn any_world() {
                 totals.crashes += one.crashes;
                 totals.caught_up += one.caught_up;
                 totals.marks += one.marks;
+                totals.points += one.points;
                 totals.synced += one.synced;
                 totals.repaired += one.repaired;
                 totals.inline += one.inline;
@@ -69,6 +72,7 @@ fn any_world() {
     println!("{seeds} seeds: {totals:?}");
     // A world in which nothing happens proves nothing.
     assert!(totals.crashes > 0 && totals.caught_up > 0 && totals.marks > 0);
+    assert!(totals.points > 0, "no point was ever tracked");
     assert!(totals.synced > 0 && totals.repaired > 0 && totals.inline > 0);
 }
 

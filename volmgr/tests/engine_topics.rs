@@ -35,6 +35,7 @@ fn at(disk: u32, start: u64, len: u64) -> DiskRange {
 
 fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
     VolumeLayout {
+        points: Vec::new(),
         size: SIZE,
         region_size: UNIT,
         plexes: (0..plexes)

@@ -440,6 +440,7 @@ impl Engine {
         let gone: Vec<FeedId> = self
             .feeds
             .iter()
+            .filter(|f| !f.unlisted)
             .map(|f| f.id)
             .filter(|id| !layout.feeds.iter().any(|l| l.id == *id))
             .collect();
@@ -453,6 +454,7 @@ impl Engine {
         for new in &layout.feeds {
             if let Some(feed) = self.feed_mut(new.id) {
                 feed.mode = new.mode;
+                feed.unlisted = false;
                 continue;
             }
             let mut track = Track::new(self.size, self.region_size);

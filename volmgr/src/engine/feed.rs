@@ -29,6 +29,8 @@ pub(super) struct Feed {
     pub behind: bool,
     /// Ended at a mark: only tracks.
     pub detached: bool,
+    /// In service though no layout has had it yet.
+    pub unlisted: bool,
     /// Caught up, and said so.
     pub caught_up: bool,
     /// A bulk copy failed: no new ones until the next tick.
@@ -56,6 +58,7 @@ impl Feed {
             online: false,
             behind: false,
             detached: false,
+            unlisted: false,
             caught_up: false,
             backoff: false,
             live: Bag::default(),

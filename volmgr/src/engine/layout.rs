@@ -14,6 +14,8 @@ pub struct VolumeLayout {
     pub plexes: Vec<PlexLayout>,
     /// The feeds.
     pub feeds: Vec<FeedLayout>,
+    /// Points in time, and where it is tracked what changed since.
+    pub points: Vec<PointLayout>,
     /// The valid copies of the log; all have the same length.
     pub log: Vec<DiskRange>,
     /// Refuse writes that do not come from the feed.
@@ -68,6 +70,16 @@ pub struct FeedLayout {
     pub mode: FeedMode,
     /// The other side has nothing yet: the map starts all dirty.
     pub fresh: bool,
+}
+
+/// A point in time for which it is tracked what changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointLayout {
+    /// Which.
+    pub point: uuid::Uuid,
+    /// The map: that of the feed which ended there, or one of its own, which is in
+    /// [`VolumeLayout::feeds`] as a target that nobody ever connects.
+    pub map: FeedId,
 }
 
 /// Number of a disk in the tables above.

@@ -15,6 +15,7 @@
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
+//! | `point` | what changed since a point in time |
 //! | `restore` | a volume that is in use while its content is still coming |
 //! | `cycle` | flushing, writing maps, clearing the dirty-region log |
 //! | `config` | starting, and changes of the layout |
@@ -31,6 +32,7 @@ mod logstore;
 mod mapping;
 mod order;
 mod plex;
+mod point;
 mod read;
 mod restore;
 mod slab;

@@ -156,4 +156,13 @@ pub struct Point {
     pub feed: Uuid,
     /// The peer of that feed.
     pub peer: String,
+    /// Slot in the volume's log of a map of its own of what changed here since, from when the feed went
+    /// on. Before that, the feed's own map says it ([`Volume::changed_slot`](super::Volume::changed_slot)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_slot: Option<u32>,
+}
+
+impl Point {
+    /// Most points of a volume with a map of their own: each costs a bit a region and a slot of the log.
+    pub const MAPS_MAX: usize = 4;
 }

@@ -1,6 +1,6 @@
 //! Volumes, plexes and subdisks.
 
-use super::{Feed, Generation, Point, Restore};
+use super::{Feed, FeedIntent, Generation, Point, Restore};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -143,6 +143,23 @@ impl Volume {
         let in_use = |f: &Feed| f.missing_slot().is_some();
         let fed = self.role == Role::Feed && !self.feeds.iter().any(in_use);
         fed || self.feeds.iter().any(giving)
+    }
+
+    /// Does the feed stand at this point: is the copy over there (or, at a sink, the content here) this
+    /// point, but for what changed here since?
+    pub fn holds(&self, point: &Point) -> bool {
+        let ended = FeedIntent::Split { point: point.uuid };
+        self.feeds
+            .iter()
+            .any(|f| f.uuid == point.feed && f.intent == ended)
+    }
+
+    /// Slot in the volume's log of the map of what changed here since the point; `None` where nobody
+    /// has kept track.
+    pub fn changed_slot(&self, point: &Point) -> Option<u32> {
+        let feed = || self.feeds.iter().find(|f| f.uuid == point.feed);
+        let feeds = || feed().filter(|_| self.holds(point)).map(|f| f.map_slot);
+        point.map_slot.or_else(feeds)
     }
 
     /// The plex of this number (`plexN`).

@@ -1,9 +1,12 @@
 //! What the engine needs to know of a volume: names resolved to numbers, extents to bytes.
 
 use crate::engine::{
-    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, RestoreLayout, VolumeLayout,
+    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, PointLayout, RestoreLayout,
+    VolumeLayout,
 };
-use crate::model::{Direction, Feed, Group, Layout, Plex, PlexState, Subdisk, Volume};
+use crate::model::{
+    Direction, Feed, FeedMode, Group, Layout, Plex, PlexState, Point, Subdisk, Volume,
+};
 use blockio::ByteRange;
 use thiserror::Error;
 use uuid::Uuid;
@@ -94,6 +97,15 @@ pub fn layout(
             .iter()
             .filter(|f| f.is_tracked())
             .map(feed)
+            .chain(volume.points.iter().filter_map(point_map))
+            .collect(),
+        points: volume
+            .points
+            .iter()
+            .filter_map(|p| {
+                let map = FeedId(volume.changed_slot(p)?);
+                Some(PointLayout { point: p.uuid, map })
+            })
             .collect(),
         log,
         fed: volume.is_read_only(),
@@ -108,6 +120,15 @@ fn feed(feed: &Feed) -> FeedLayout {
         // Without a session nothing has flowed; with one, the log knows what is missing.
         fresh: feed.direction == Direction::Out && feed.epochs.is_empty(),
     }
+}
+
+/// A point with a map of its own is a target that is never connected.
+fn point_map(point: &Point) -> Option<FeedLayout> {
+    point.map_slot.map(|slot| FeedLayout {
+        id: FeedId(slot),
+        mode: FeedMode::Async,
+        fresh: false,
+    })
 }
 
 struct Resolve<'a, F> {

@@ -203,6 +203,7 @@ pub fn free_slot(volume: &Volume) -> Result<u32, PlanError> {
     let taken: Vec<u32> = plexes
         .chain(volume.feeds.iter().map(|f| f.map_slot))
         .chain(volume.feeds.iter().filter_map(Feed::missing_slot))
+        .chain(volume.points.iter().filter_map(|p| p.map_slot))
         .collect();
     (1..MAP_SLOTS)
         .find(|slot| !taken.contains(slot))

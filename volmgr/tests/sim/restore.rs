@@ -194,6 +194,7 @@ impl RestoreWorld {
         };
         let all = 0..self.disks.len();
         VolumeLayout {
+            points: Vec::new(),
             size: SIZE,
             region_size: REGION,
             plexes: all

@@ -24,6 +24,9 @@ const LOG_AT: u64 = 1 << 30;
 const BOUNCES: u64 = 3;
 const BOUNCE_SECTORS: usize = (2 * REGION / SECTOR) as usize;
 
+/// The slot of a point's own map.
+const POINT: FeedId = FeedId(11);
+
 /// Something the driver has been asked to do.
 enum Job {
     Disk(DiskIo, u64),
@@ -69,6 +72,15 @@ struct Sink {
     session: u64,
 }
 
+/// A point in time: what a sink that was cut off had, and the map of what changed since.
+struct Mark {
+    data: Vec<u64>,
+    /// Until its map is on the disks.
+    barrier: Option<u64>,
+    /// The metadata names its slot.
+    listed: bool,
+}
+
 struct PlexMeta {
     id: PlexId,
     state: PlexState,
@@ -85,6 +97,7 @@ pub struct World {
     geometry: Geometry,
     plexes: Vec<PlexMeta>,
     sinks: Vec<Sink>,
+    point: Option<Mark>,
     jobs: Vec<Job>,
     asked: HashMap<u64, Asked>,
     payloads: HashMap<u64, Vec<u64>>,
@@ -94,10 +107,13 @@ pub struct World {
     next: u64,
     faults: bool,
     closing: bool,
+    /// When a read last met a bad sector.
+    met_bad: u64,
     tracing: bool,
     pub crashes: u32,
     pub caught_up: u32,
     pub marks: u32,
+    pub points: u32,
     pub synced: u32,
     pub repaired: u32,
     pub inline: u64,
@@ -179,6 +195,7 @@ impl World {
             geometry,
             plexes,
             sinks,
+            point: None,
             jobs: Vec::new(),
             asked: HashMap::new(),
             payloads: HashMap::new(),
@@ -188,10 +205,12 @@ impl World {
             next: 1000,
             faults: true,
             closing: false,
+            met_bad: 0,
             tracing: std::env::var_os("TRACE").is_some(),
             crashes: 0,
             caught_up: 0,
             marks: 0,
+            points: 0,
             synced: 0,
             repaired: 0,
             inline: 0,
@@ -214,7 +233,9 @@ impl World {
 
     fn layout(&self) -> VolumeLayout {
         let log = self.plexes.iter().filter(|p| p.log_valid);
+        let listed = self.point.iter().filter(|p| p.listed);
         VolumeLayout {
+            points: Vec::new(),
             size: SIZE,
             region_size: REGION,
             plexes: self
@@ -235,6 +256,11 @@ impl World {
                     mode: s.mode,
                     fresh: s.fresh,
                 })
+                .chain(listed.map(|_| FeedLayout {
+                    id: POINT,
+                    mode: FeedMode::Async,
+                    fresh: false,
+                }))
                 .collect(),
             log: log
                 .map(|p| at(p.disk, LOG_AT, self.geometry.log_bytes().unwrap()))

@@ -108,6 +108,7 @@ fn build(shape: Shape, folder: &std::path::Path) -> LaneSpec {
         });
     }
     let layout = VolumeLayout {
+        points: Vec::new(),
         size: SIZE,
         region_size: REGION,
         plexes,
