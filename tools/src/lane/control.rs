@@ -94,6 +94,16 @@ impl Lane {
                 self.engine.prepare_restore(slot, from, all, &mut self.out);
                 self.when_durable(reply);
             }
+            LaneCommand::TrackPoint { slot, from, reply } => {
+                match self.engine.track_point(slot, from, &mut self.out) {
+                    Ok(()) => self.when_durable(reply),
+                    Err(error) => self.answer(reply, Err(error.into())),
+                }
+            }
+            LaneCommand::UntrackPoint { slot, reply } => {
+                self.engine.untrack_point(slot);
+                self.answer(reply, Ok(()));
+            }
             LaneCommand::RestoreEnded { reply } => {
                 self.engine.hurry_restore(&mut self.out);
                 self.take_out();

@@ -265,6 +265,19 @@ impl LaneHandle {
         .await
     }
 
+    /// What changed since the point at which `from` stands, and what changes from now on, into `slot` of
+    /// the log, which belongs to nobody. Durable when it answers: now a commit may say whose it is.
+    pub async fn track_point(&self, slot: u32, from: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::TrackPoint { slot, from, reply })
+            .await
+    }
+
+    /// That commit has failed.
+    pub async fn untrack_point(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::UntrackPoint { slot, reply })
+            .await
+    }
+
     /// Answers when nothing is missing any more of what an online restore brings, and the log says so.
     pub async fn restore_ended(&self) -> Result<(), LaneError> {
         self.ask(|reply| LaneCommand::RestoreEnded { reply }).await

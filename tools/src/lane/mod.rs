@@ -32,7 +32,8 @@ mod ublk;
 mod wake;
 
 pub use command::{
-    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
+    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, NbdContext,
+    WriteGrant,
 };
 pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};

@@ -16,12 +16,17 @@ impl Engine {
     ///
     /// The slot is in service from now on, and no layout without it takes it out, until one has had it:
     /// so nothing is lost between the copy and the commit of who it belongs to.
-    pub fn track_point(&mut self, slot: u32, from: FeedId, out: Out<'_>) {
+    pub fn track_point(
+        &mut self,
+        slot: u32,
+        from: FeedId,
+        out: Out<'_>,
+    ) -> Result<(), EngineError> {
         let used = self.plexes.iter().any(|p| p.slot == slot)
             || self.restore.as_ref().is_some_and(|r| r.slot == slot)
             || self.feeds.iter().any(|f| f.id.0 == slot && !f.unlisted);
-        if used || slot <= DRL_SLOT || slot >= regionmap::log::SLOTS {
-            return;
+        if used || slot == DRL_SLOT || slot >= regionmap::log::SLOTS {
+            return Err(EngineError::Slot(slot));
         }
         self.feeds.retain(|f| f.id.0 != slot);
         let old = self.spare.remove(&slot);
@@ -48,6 +53,7 @@ impl Engine {
         self.feeds.push(target);
         self.queue_maps();
         self.pump(out);
+        Ok(())
     }
 
     /// The commit that was to name the slot of [`Engine::track_point`] has failed.

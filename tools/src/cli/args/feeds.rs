@@ -297,7 +297,10 @@ impl FeedverifyArgs {
 
 pub const POINTS: &str = "EXAMPLES:
   volmgr points vg0/web
-  volmgr points vg0/web backup -o +point_uuid";
+  volmgr points vg0/web backup -o +point_changed,point_held
+
+What changed since a point is also told to NBD clients, as the dirty bitmap of that name:
+  nbdinfo --map=qemu:dirty-bitmap:monday NBD-URI";
 
 /// `points`
 #[derive(Debug, Args)]

@@ -417,6 +417,18 @@ static POINT: Table = Table {
             Text,
             "The peer that holds it, or that it came from.",
         ),
+        extra(
+            "point_changed",
+            "Changed",
+            Size,
+            "Bytes in regions that changed here since; empty where nobody has kept track.",
+        ),
+        extra(
+            "point_held",
+            "Held",
+            Text,
+            "The copy is at this point still: feedswap can bring it back.",
+        ),
         extra("point_uuid", "Point UUID", Text, "Identity."),
     ],
 };

@@ -41,7 +41,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 use volmgr::engine::{FeedId, Note};
-use volmgr::model::{Direction, Feed, FeedIntent, Volume};
+use volmgr::model::{Direction, Feed, FeedIntent, Point, Volume};
 use volmgr::plan;
 
 /// How long a session may take to end when its volume is deactivated.
@@ -267,6 +267,31 @@ impl Feeds {
         }
     }
 
+    /// Bytes that changed on a volume since each of these points; `None` where nobody knows.
+    async fn changed_since(
+        &self,
+        lv: &LvName,
+        volume: &Volume,
+        points: &[&Point],
+    ) -> Vec<Option<u64>> {
+        let slots: Vec<Option<u32>> = points.iter().map(|p| volume.changed_slot(p)).collect();
+        let nobody = vec![None; points.len()];
+        let Some(lane) = self.node.lane(lv) else {
+            return nobody;
+        };
+        let maps = slots.iter().flatten().map(|slot| FeedId(*slot)).collect();
+        let asked = lane.dirty(maps, Vec::new());
+        // A lane that is busy or stopping is no reason to have no listing.
+        let Ok(Ok((bytes, _))) = tokio::time::timeout(ASK_TIMEOUT, asked).await else {
+            return nobody;
+        };
+        let mut bytes = bytes.into_iter();
+        slots
+            .iter()
+            .map(|slot| slot.and_then(|_| bytes.next()))
+            .collect()
+    }
+
     /// The same for a feed without a session.
     async fn look_idle(&self, entry: &FeedEntry) {
         if let Some(lane) = self.node.lane(&entry.lv()) {
@@ -305,7 +330,7 @@ impl FeedService for Feeds {
                     self.refresh().await;
                     rows::feeds(self, lv, peer)
                 }
-                ReportKind::Point => rows::points(self, lv, peer),
+                ReportKind::Point => rows::points(self, lv, peer).await,
                 _ => Vec::new(),
             }
         })

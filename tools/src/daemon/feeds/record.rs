@@ -225,19 +225,56 @@ pub fn begin_restore(volume: &mut Volume, feed: Uuid, map_slot: u32) {
     }
 }
 
-/// The sink holds one point: the newest of a feed replaces those before it.
+/// The sink holds one point: the newest of a feed replaces those before it, but for those that have a map
+/// of their own of what changed since.
 fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u64) {
     let (feed, peer) = (volume.feeds[feed].uuid, volume.feeds[feed].peer.clone());
     volume
         .points
-        .retain(|point| point.feed != feed && point.name != name);
+        .retain(|p| (p.feed != feed || p.map_slot.is_some()) && p.name != name);
     volume.points.push(Point {
         uuid,
         name: name.to_owned(),
         time,
         feed,
         peer,
+        map_slot: None,
     });
+}
+
+/// The point at which the feed stands, where this side is to keep track of what changes here since when the
+/// feed goes on: it is this side's content that the point names, and its feed's map is about to be used up.
+pub fn point_to_keep(volume: &Volume, feed: Uuid, change: &RecordChange) -> Option<Uuid> {
+    let leaves = matches!(
+        change,
+        RecordChange::Session { intent, .. } if !matches!(intent, Intent::Split { .. })
+    );
+    let record = volume.feeds.iter().find(|known| known.uuid == feed)?;
+    let FeedIntent::Split { point } = record.intent else {
+        return None;
+    };
+    let listed = volume.points.iter().find(|known| known.uuid == point)?;
+    let ours = record.direction == Direction::Out && listed.map_slot.is_none();
+    (leaves && ours).then_some(point)
+}
+
+/// Gives a point a slot of its own. There is room for so many: the oldest make way.
+pub fn keep_point(volume: &mut Volume, point: Uuid, slot: u32) {
+    let found = volume.points.iter_mut().find(|known| known.uuid == point);
+    if let Some(known) = found {
+        known.map_slot = Some(slot);
+    }
+}
+
+/// The oldest point with a map of its own, where another one would be too many.
+pub fn point_to_drop(volume: &Volume) -> Option<Uuid> {
+    let kept = volume
+        .points
+        .iter()
+        .filter(|point| point.map_slot.is_some());
+    let full = kept.clone().count() >= Point::MAPS_MAX;
+    let oldest = kept.min_by_key(|point| point.time);
+    oldest.filter(|_| full).map(|point| point.uuid)
 }
 
 /// A record for a first attempt, not committed anywhere.

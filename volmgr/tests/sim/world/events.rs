@@ -125,7 +125,7 @@ impl World {
         let (from, data) = (self.sinks[index].id, self.sinks[index].data.clone());
         let mut barrier = 0;
         self.call(|engine, out| {
-            engine.track_point(POINT.0, from, out);
+            engine.track_point(POINT.0, from, out).expect("a free slot");
             barrier = engine.maps_barrier();
         });
         self.points += 1;

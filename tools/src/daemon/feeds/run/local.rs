@@ -23,6 +23,13 @@ pub(super) async fn commit(
         // Without epochs, which no session takes for known: the map comes before they do.
         feeds.commit_provisional(entry).await?;
     }
+    if let Some((volume, _)) = feeds.record(entry)
+        && let Some(point) = record::point_to_keep(&volume, entry.uuid, change)
+        && let Err(why) = keep_point(feeds, entry, lane, point).await
+    {
+        // The backup is worth more than the list of what changed since the point before it.
+        tracing::warn!(why, "what changed since a point is not tracked any more");
+    }
     let map = match change {
         RecordChange::Session { map, .. } | RecordChange::Confirmed { map, .. } => *map,
         _ => MapChange::Keep,
@@ -61,6 +68,31 @@ pub(super) async fn commit(
     feeds.reconfigure(entry).await?;
     entry.committed();
     Ok(())
+}
+
+/// The feed goes on from a point: what changed here since gets a map of its own.
+async fn keep_point(
+    feeds: &Arc<Feeds>,
+    entry: &Arc<FeedEntry>,
+    lane: &LaneHandle,
+    point: Uuid,
+) -> Result<(), String> {
+    let (volume, feed) = feeds.record(entry).ok_or("the feed's record is gone")?;
+    if let Some(oldest) = record::point_to_drop(&volume) {
+        feeds.commit_change(entry, |volume| volume.points.retain(|p| p.uuid != oldest))?;
+        feeds.reconfigure(entry).await?;
+    }
+    let (volume, _) = feeds.record(entry).ok_or("the feed's record is gone")?;
+    let slot = plan::free_slot(&volume).map_err(|error| error.to_string())?;
+    let text = |error: crate::lane::LaneError| error.to_string();
+    lane.track_point(slot, FeedId(feed.map_slot))
+        .await
+        .map_err(text)?;
+    let kept = feeds.commit_change(entry, |volume| record::keep_point(volume, point, slot));
+    if kept.is_err() {
+        lane.untrack_point(slot).await.map_err(text)?;
+    }
+    kept
 }
 
 impl Feeds {
