@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test bench fmt lint man install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench fmt lint man install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -39,6 +39,10 @@ vm-test: build ## real kernels in QEMU (tests/vm)
 	@$(need) vm
 	$(CARGO) test --locked --no-run -p feedplex --test kernel_tls
 	tests/vm/run
+
+vm-bench: build ## block devices beside rublk and md, in a real kernel (tests/vm/bench)
+	@$(need) vm vmbench
+	tests/vm/bench/run --suite trixie-backports
 
 bench: build ## figures beside those of others (tests/bench)
 	@$(need) bench

@@ -4,8 +4,9 @@ mod support;
 
 use blockio::{ByteRange, Flags};
 use feedplex::counters::PathReason;
-use feedplex::streams::{LiveConfig, LiveSender, SendError, StreamError, receive};
+use feedplex::streams::{LiveBytes, LiveConfig, LiveSender, SendError, StreamError, receive};
 use feedplex::wire::frame::Command;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use support::streams::*;
@@ -86,6 +87,106 @@ fn live_and_bulk_together_in_order() {
         assert!(matches!(ended.recv().unwrap(), Err(StreamError::Stopped)));
         receiver.join(PATIENCE).unwrap();
     }
+}
+
+/// Payload that stays in the kernel and payload from memory, in the order of the frames, with a
+/// pipe that is full again and again.
+#[test]
+fn payload_through_the_pipe_is_in_order_and_counted_as_the_kernels() {
+    let sink = Arc::new(TestVolume::new(2, SIZE));
+    let (here, there) = plain_pair();
+    let (told, progress) = (Told::default(), progress());
+    let acks = told.tracker();
+    let (end, _) = on_end();
+    let receiver = receive(
+        "sink",
+        config(),
+        there,
+        sink.clone(),
+        progress.clone(),
+        counters(),
+        end,
+    )
+    .unwrap();
+    let (end, _) = on_end();
+    let live_config = LiveConfig {
+        pipe_bytes: 256 << 10,
+        ..LiveConfig::default()
+    };
+    let sent = counters();
+    let (sender, thread) =
+        LiveSender::start("live", live_config, here, acks, sent.clone(), end).unwrap();
+    let pipe = sender.pipe().expect("a pipe").clone();
+    let mut model = vec![0; SIZE as usize];
+    let (mut offset, mut piped, mut copied, mut full) = (0, 0, 0, 0);
+    for round in 0..400_u64 {
+        let len = [512, 4096, 1536, 65536, 200 * 1024][round as usize % 5];
+        let bytes = pattern(len, 100 + round);
+        model[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
+        let range = ByteRange::new(offset, len);
+        if round % 7 == 3 {
+            let frame = live(round, Command::Write, range, Some(bytes));
+            sender.try_send(frame).unwrap();
+            copied += len;
+        } else {
+            while !pipe.reserve(len) {
+                full += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let mut frame = live(round, Command::Write, range, None);
+            frame.bytes = Some(LiveBytes::Piped(len));
+            sender.try_send(frame).unwrap();
+            let written = (&**pipe.write_end()).write(&bytes).unwrap();
+            assert_eq!(written as u64, len);
+            piped += len;
+        }
+        offset = (offset + len / 2) & !511;
+    }
+    assert!(full > 0, "the pipe was never full");
+    let flush = live(400, Command::Flush, ByteRange::default(), None);
+    let last = sender.try_send(flush).unwrap();
+    wait_until("the flush", || progress.durable() == last);
+    for plex in &sink.plexes {
+        assert!(plex.read(ByteRange::new(0, SIZE)) == model);
+    }
+    let values = sent.values();
+    assert_eq!(values.payload_kernel_bytes, piped);
+    assert_eq!(values.payload_copied_bytes, copied);
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
+    receiver.join(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_pipe_that_broke_its_promise_ends_the_stream_and_tls_has_none() {
+    let start = |pair: (_, _)| {
+        let (end, ended) = on_end();
+        let config = LiveConfig {
+            pipe_bytes: 1 << 20,
+            ..LiveConfig::default()
+        };
+        let acks = Told::default().tracker();
+        let (sender, thread) =
+            LiveSender::start("live", config, pair.0, acks, counters(), end).unwrap();
+        (sender, thread, ended, pair.1)
+    };
+    let (sender, thread, ended, _there) = start(plain_pair());
+    let pipe = sender.pipe().expect("a pipe");
+    assert!(pipe.reserve(4096));
+    let mut frame = live(0, Command::Write, ByteRange::new(0, 4096), None);
+    frame.bytes = Some(LiveBytes::Piped(4096));
+    sender.try_send(frame).unwrap();
+    pipe.set_broken();
+    assert!(ended.recv_timeout(PATIENCE).unwrap().is_err());
+    thread.join(PATIENCE).unwrap();
+
+    let (sender, thread, _ended, _there) = start(tls_pair());
+    assert!(sender.pipe().is_none());
+    let mut frame = live(0, Command::Write, ByteRange::new(0, 4096), None);
+    frame.bytes = Some(LiveBytes::Piped(4096));
+    assert_eq!(sender.try_send(frame), Err(SendError::Invalid));
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
 }
 
 #[test]

@@ -5,6 +5,8 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/volmgr.XXXXXX")
 pids=()          # everything to end
 declare -A pid_of # node -> pid
 declare -A port_of # node -> feed port, kept over restarts
+declare -A addr_of # node -> address it listens at, if not the loopback one
+declare -A config_of # node -> configuration file, if it has one
 
 die() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; exit 1; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
@@ -43,8 +45,8 @@ node_start() { # name [options]
     mkdir -p "$work/$name"
     [ -n "${port_of[$name]:-}" ] || port_of[$name]=$(free_port)
     # shellcheck disable=SC2086
-    ${WRAP:-} "$bin/volmgrd" --foreground --config /dev/null --state-dir "$work/$name/state" --socket "$work/$name/volmgrd.sock" \
-        --node "$name" --location "rack-$name" --listen "127.0.0.1:${port_of[$name]}" --nbd "unix:$work/$name/nbd.sock" "$@" \
+    ${WRAP:-} "$bin/volmgrd" --foreground --config "${config_of[$name]:-/dev/null}" --state-dir "$work/$name/state" --socket "$work/$name/volmgrd.sock" \
+        --node "$name" --location "rack-$name" --listen "${addr_of[$name]:-127.0.0.1}:${port_of[$name]}" --nbd "unix:$work/$name/nbd.sock" "$@" \
         >>"$work/$name.log" 2>&1 &
     pid_of[$name]=$!
     pids+=($!)
@@ -75,6 +77,6 @@ disks() { # node count size_mb -> sparse files disk1..diskN
 trust() { # node node [plaintext]
     local fa fb
     fa=$(ask "$1" nodeshow -o node_fingerprint) fb=$(ask "$2" nodeshow -o node_fingerprint)
-    v "$1" peeradd "$2" "127.0.0.1:${port_of[$2]}" --fingerprint "$fb" --allow all ${3:+--$3}
-    v "$2" peeradd "$1" "127.0.0.1:${port_of[$1]}" --fingerprint "$fa" --allow all ${3:+--$3}
+    v "$1" peeradd "$2" "${addr_of[$2]:-127.0.0.1}:${port_of[$2]}" --fingerprint "$fb" --allow all ${3:+--$3}
+    v "$2" peeradd "$1" "${addr_of[$1]:-127.0.0.1}:${port_of[$1]}" --fingerprint "$fa" --allow all ${3:+--$3}
 }

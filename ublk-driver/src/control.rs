@@ -114,8 +114,8 @@ impl Control {
                 missing: need - known,
             });
         }
-        // What looks like a partition table in a volume is its user's business.
-        let wish = Features::UPDATE_SIZE | Features::SAFE_STOP_DEV | Features::NO_AUTO_PART_SCAN;
+        // Partitions appear by themselves, as they do with any disk: `NO_AUTO_PART_SCAN` is not asked for.
+        let wish = Features::UPDATE_SIZE | Features::SAFE_STOP_DEV;
         let mut info = DeviceInfo {
             queues: config.queues,
             depth: config.depth,

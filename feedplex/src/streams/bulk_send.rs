@@ -11,14 +11,13 @@ use super::extents::{Known, Run};
 use super::limiter::RateLimiter;
 use super::pipe::Pipe;
 use super::queue::{Popped, Queue};
-use super::{OnEnd, SendError, StreamError, StreamThread};
+use super::{OnEnd, SendError, StreamError, StreamThread, send_more, socket_error};
 use crate::counters::{FeedCounters, PathReason};
 use crate::device::FileSegment;
 use crate::transport::DataStream;
 use crate::wire::frame::{Command, FrameFlags, FrameHeader, PAYLOAD_MAX};
 use blockio::{ByteRange, IoError};
 use nix::errno::Errno;
-use socket2::SockRef;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
@@ -182,10 +181,6 @@ impl From<Errno> for JobError {
     fn from(errno: Errno) -> Self {
         Self::Disk(IoError::from_errno(errno as i32))
     }
-}
-
-fn socket_error(operation: &'static str) -> impl FnOnce(io::Error) -> StreamError {
-    move |source| StreamError::Socket { operation, source }
 }
 
 struct Sending {
@@ -446,21 +441,6 @@ fn whole_blocks(offset: u64, have: u64, want: u64) -> u64 {
     }
     let end = (offset + have) & !(BLOCK - 1);
     end.saturating_sub(offset)
-}
-
-/// Sends bytes that more will follow.
-fn send_more(socket: &std::net::TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match socket.send_with_flags(rest, libc::MSG_MORE | libc::MSG_NOSIGNAL) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => rest = &rest[sent..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Reads until the buffer is full or something ends it; the end of the file is an error.

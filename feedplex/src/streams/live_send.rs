@@ -1,8 +1,10 @@
 //! The live stream's sender: frames in the order in which they were given.
 
 use super::ack::AckTracker;
+use super::live_pipe::LivePipe;
+use super::pipe::Pipe;
 use super::queue::{Popped, Queue};
-use super::{OnEnd, SendError, StreamError, StreamThread};
+use super::{OnEnd, SendError, StreamError, StreamThread, send_more, socket_error};
 use crate::counters::{FeedCounters, PathReason};
 use crate::device::LivePayload;
 use crate::transport::DataStream;
@@ -34,9 +36,19 @@ pub struct LiveFrame {
     /// FUA, NO_UNMAP.
     pub flags: Flags,
     /// The bytes of a write.
-    pub bytes: Option<Box<dyn LivePayload>>,
+    pub bytes: Option<LiveBytes>,
     /// The point of a mark.
     pub mark: Option<Uuid>,
+}
+
+/// Where the bytes of a live write are.
+#[derive(Debug)]
+pub enum LiveBytes {
+    /// In memory.
+    Memory(Box<dyn LivePayload>),
+    /// So many of them, in the stream's [`LivePipe`] or on their way there: room for them has been
+    /// reserved, and the writes into the pipe are made in the order of the frames.
+    Piped(u64),
 }
 
 /// Bounds and habits of a live stream.
@@ -44,6 +56,9 @@ pub struct LiveFrame {
 pub struct LiveConfig {
     /// Payload that may wait or be in sending, in bytes; beyond it the feed is congested.
     pub queue_bytes: u64,
+    /// Size of the pipe for payload that never enters this process, in bytes; 0 for none. Under TLS
+    /// in user space and with checksums, which need the bytes, there is none in any case.
+    pub pipe_bytes: u64,
     /// Silence after which a keepalive frame is sent.
     pub keepalive: Duration,
     /// Send a checksum with each payload (TLS has its own).
@@ -54,6 +69,7 @@ impl Default for LiveConfig {
     fn default() -> Self {
         Self {
             queue_bytes: 64 << 20,
+            pipe_bytes: 0,
             keepalive: Duration::from_secs(5),
             payload_checksum: false,
         }
@@ -68,15 +84,24 @@ struct Queued {
 enum Body {
     None,
     Write(Box<dyn LivePayload>),
+    Piped(u64),
     Mark([u8; 16]),
 }
 
 impl Body {
+    /// The bytes that are in memory.
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::None => &[],
+            Self::None | Self::Piped(_) => &[],
             Self::Write(bytes) => (**bytes).as_ref(),
             Self::Mark(point) => point,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Piped(len) => *len,
+            _ => self.bytes().len() as u64,
         }
     }
 }
@@ -86,6 +111,7 @@ impl Body {
 pub struct LiveSender {
     queue: Arc<Queue<Queued>>,
     acks: Arc<AckTracker>,
+    pipe: Option<Arc<LivePipe>>,
 }
 
 impl LiveSender {
@@ -108,11 +134,19 @@ impl LiveSender {
                 stopper.stop();
             }
         };
-        let sender = Self { queue, acks };
+        let wanted = config.pipe_bytes > 0 && !config.payload_checksum;
+        let piped = wanted && stream.splice_socket().is_some();
+        let pipe = match piped {
+            true => Some(Arc::new(LivePipe::new(config.pipe_bytes)?)),
+            false => None,
+        };
+        let next = pipe.is_some().then(Pipe::new).transpose()?;
+        let sender = Self { queue, acks, pipe };
         let mut body = Sending {
             config,
             stream,
             sender: sender.clone(),
+            next,
             counters,
         };
         let closing = {
@@ -139,11 +173,19 @@ impl LiveSender {
     pub fn try_send(&self, frame: LiveFrame) -> Result<u64, SendError> {
         let token = frame.token;
         let (mut header, payload) = check(frame)?;
-        let cost = FRAME_COST.saturating_add(payload.bytes().len() as u64);
+        if matches!(payload, Body::Piped(_)) && self.pipe.is_none() {
+            return Err(SendError::Invalid);
+        }
+        let cost = FRAME_COST.saturating_add(payload.len());
         self.queue.push_with(cost, || {
             header.sequence = self.acks.open_with_sequence(token)?;
             Ok((Queued { header, payload }, header.sequence))
         })
+    }
+
+    /// The way in for payload that is to stay in the kernel, where this stream has one.
+    pub fn pipe(&self) -> Option<&Arc<LivePipe>> {
+        self.pipe.as_ref()
     }
 
     /// Bytes that wait or are in sending.
@@ -161,7 +203,13 @@ impl LiveSender {
 fn check(frame: LiveFrame) -> Result<(FrameHeader, Body), SendError> {
     let (range, mut flags) = (frame.range, FrameFlags::empty());
     let payload = match (frame.command, frame.bytes, frame.mark) {
-        (Command::Write, Some(bytes), None) => {
+        (Command::Write, Some(LiveBytes::Piped(len)), None) => {
+            if len != range.len() || len > PAYLOAD_MAX {
+                return Err(SendError::Invalid);
+            }
+            Body::Piped(len)
+        }
+        (Command::Write, Some(LiveBytes::Memory(bytes)), None) => {
             let fits = (*bytes).as_ref().len() as u64 == range.len() && range.len() <= PAYLOAD_MAX;
             if !fits {
                 return Err(SendError::Invalid);
@@ -201,6 +249,8 @@ struct Sending {
     config: LiveConfig,
     stream: DataStream,
     sender: LiveSender,
+    /// Where piped payload waits for the socket; see [`LivePipe`].
+    next: Option<Pipe>,
     counters: Arc<FeedCounters>,
 }
 
@@ -247,6 +297,54 @@ impl Sending {
         if !self.stream.spend_key(bytes) {
             return Err(StreamError::KeyUsedUp);
         }
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let piped = rest.iter().position(|f| matches!(f.payload, Body::Piped(_)));
+            let (memory, after) = rest.split_at(piped.unwrap_or(rest.len()));
+            if !memory.is_empty() {
+                self.send_memory(memory)?;
+            }
+            rest = match after.split_first() {
+                Some((frame, rest)) => {
+                    self.send_piped(frame)?;
+                    rest
+                }
+                None => after,
+            };
+        }
+        Ok(())
+    }
+
+    /// The header, then the payload by `splice`.
+    fn send_piped(&mut self, frame: &Queued) -> Result<(), StreamError> {
+        let (Some(pipe), Some(next), Some(socket)) =
+            (&self.sender.pipe, &self.next, self.stream.splice_socket())
+        else {
+            unreachable!("a stream without a pipe takes no piped frames");
+        };
+        let mut left = frame.payload.len();
+        // The bytes first: a header that went out is a promise.
+        let mut moved = pipe.move_to(next, left, || !self.sender.queue.is_closed())?;
+        send_more(socket, &self.seal(frame)).map_err(socket_error("sending a live header"))?;
+        loop {
+            next.drain_to_socket(socket, moved as usize)
+                .map_err(|errno| StreamError::Socket {
+                    operation: "splicing live payload to the socket",
+                    source: errno.into(),
+                })?;
+            left -= moved;
+            if left == 0 {
+                break;
+            }
+            moved = pipe.move_to(next, left, || !self.sender.queue.is_closed())?;
+        }
+        pipe.release(frame.payload.len());
+        self.counters.frame();
+        self.counters.kernel(frame.header.length);
+        Ok(())
+    }
+
+    fn send_memory(&mut self, batch: &[Queued]) -> Result<(), StreamError> {
         let headers: Vec<[u8; HEADER_LEN]> = batch.iter().map(|frame| self.seal(frame)).collect();
         let mut slices = Vec::with_capacity(batch.len() * 2);
         for (header, frame) in headers.iter().zip(batch) {
@@ -298,7 +396,7 @@ mod tests {
             command,
             range: ByteRange::new(4096, len),
             flags: Flags::FUA | Flags::NO_UNMAP,
-            bytes: bytes.map(|len| Box::new(vec![0u8; len]) as Box<dyn LivePayload>),
+            bytes: bytes.map(|len| LiveBytes::Memory(Box::new(vec![0u8; len]))),
             mark,
         }
     }

@@ -14,6 +14,7 @@ mod bulk_send;
 mod extents;
 mod fanout;
 mod limiter;
+mod live_pipe;
 mod live_send;
 mod pipe;
 mod progress;
@@ -25,13 +26,15 @@ mod thread;
 pub use ack::{AckError, AckTracker, TokenDone};
 pub use bulk_send::{BulkConfig, BulkJob, BulkSender};
 pub use limiter::RateLimiter;
-pub use live_send::{LiveConfig, LiveFrame, LiveSender};
+pub use live_pipe::LivePipe;
+pub use live_send::{LiveBytes, LiveConfig, LiveFrame, LiveSender};
 pub use progress::StreamProgress;
 pub use receive::{ReceiverConfig, receive};
 pub use thread::{OnEnd, StillRunning, StreamThread};
 
 use crate::wire::frame::FrameError;
 use blockio::{IoError, IoErrorKind};
+use socket2::SockRef;
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 use thiserror::Error;
@@ -155,4 +158,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Sends bytes that more will follow.
+fn send_more(socket: &std::net::TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match socket.send_with_flags(rest, libc::MSG_MORE | libc::MSG_NOSIGNAL) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What a call on the socket failed with.
+fn socket_error(operation: &'static str) -> impl FnOnce(io::Error) -> StreamError {
+    move |source| StreamError::Socket { operation, source }
 }

@@ -44,6 +44,11 @@ impl Pipe {
         })
     }
 
+    /// For what another pipe's bytes are moved into.
+    pub(super) fn write_end(&self) -> &OwnedFd {
+        &self.write
+    }
+
     /// File → pipe, up to `len` bytes or until the pipe is full. Returns the bytes that went in,
     /// and the error that ended it early, if one did; the end of the file is `EIO`.
     pub(super) fn fill_from_file(

@@ -97,6 +97,11 @@ impl<T> Queue<T> {
         state.cost = state.cost.saturating_sub(cost);
     }
 
+    /// Is it closed?
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
     /// The cost of what is queued and not released.
     pub(super) fn cost(&self) -> u64 {
         lock(&self.state).cost

@@ -270,10 +270,20 @@ pub fn known(peers: &[Fingerprint]) -> Arc<RwLock<HashSet<Fingerprint>>> {
 }
 
 pub fn acceptor(identity: &Identity, peers: &[Fingerprint], plaintext: bool) -> Acceptor {
+    // Short, for the tests of the limit itself.
+    patient_acceptor(identity, peers, plaintext, Duration::from_millis(500))
+}
+
+pub fn patient_acceptor(
+    identity: &Identity,
+    peers: &[Fingerprint],
+    plaintext: bool,
+    timeout: Duration,
+) -> Acceptor {
     let config = tls::server_config(identity, known(peers)).unwrap();
     let limits = AcceptorLimits {
         pending: 2,
-        timeout: Duration::from_millis(500),
+        timeout,
     };
     Acceptor::new(config, MAGIC, plaintext, SocketOptions::default(), limits)
 }
@@ -287,7 +297,7 @@ pub fn tls_pair() -> (DataStream, DataStream) {
 pub fn tls_pair_with(connecting: &KernelTls, accepting: &KernelTls) -> (DataStream, DataStream) {
     let (connecting_kernel, accepting_kernel) = (connecting, accepting);
     let (client, server) = (identity(), identity());
-    let acceptor = acceptor(&server, &[client.fingerprint()], false);
+    let acceptor = patient_acceptor(&server, &[client.fingerprint()], false, PATIENCE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,9 +5,9 @@ use super::{
 };
 use blockio::{ByteRange, Flags};
 use feedplex::counters::CounterValues;
-use feedplex::device::{LivePayload, SinkDevice};
+use feedplex::device::SinkDevice;
 use feedplex::streams::{
-    BulkConfig, BulkJob, BulkSender, LiveFrame, RateLimiter, ReceiverConfig, StreamError, receive,
+    BulkConfig, BulkJob, BulkSender, LiveBytes, LiveFrame, RateLimiter, ReceiverConfig, StreamError, receive,
 };
 use feedplex::transport::DataStream;
 use feedplex::wire::frame::{Command, FrameFlags, FrameHeader};
@@ -96,7 +96,7 @@ pub fn live(token: u64, command: Command, range: ByteRange, bytes: Option<Vec<u8
         command,
         range,
         flags: Flags::empty(),
-        bytes: bytes.map(|bytes| Box::new(bytes) as Box<dyn LivePayload>),
+        bytes: bytes.map(|bytes| LiveBytes::Memory(Box::new(bytes))),
         mark: None,
     }
 }

@@ -82,11 +82,16 @@ step "names"
 [ "$(ls /dev/volmgr)" = "ram
 sectors
 virt" ] || die "$(ls /dev/volmgr)"
+# A name does not change under those who use it.
+v a lvrename ram/one uno 2>/tmp/refused && die "renamed while active"
+grep -q "lvchange -an ram/one" /tmp/refused || die "$(cat /tmp/refused)"
+# udev looks at a device that someone has closed: that is no user.
+v a lvchange -an ram/one || die "udev holds it"
 v a lvrename ram/one uno
+v a lvchange -ay ram/uno >/dev/null
 [ -b /dev/volmgr/ram/uno ] && [ ! -e $one ] || die "the name did not follow: $(ls -l /dev/volmgr/ram)"
 [ "$(value a lvs ram/uno -o lv_path)" = /dev/volmgr/ram/uno ] || die "lv_path"
-# udev looks at a device that someone has closed: that is no user.
-v a lvchange -an ram/uno || die "udev holds it"
+v a lvchange -an ram/uno
 udevadm settle -t 30
 [ ! -e /dev/volmgr/ram/uno ] && [ ! -e "/dev/$name" ] || die "still there"
 [ ! -e /dev/disk/by-label/volume ] || die "udev still has its label"

@@ -1,6 +1,6 @@
 # nodes: 2
 # disks: 160 160
-# limit: 600
+# limit: 900
 # memory: 1024
 # needs: mkfs.ext4 fsck.ext4 sha256sum
 # The README's quick start, word for word, on two machines: a mounted and busy ext4 backed up over TLS, destroyed, restored; then
@@ -37,7 +37,7 @@ busy() { # until told: files come, change and go, with and without fsync
 step "backup, while it is written"
 busy & writer=$!
 v a feedattach vg0/web b --create
-v a feedwait vg0/web b --timeout 240
+v a feedwait vg0/web b --timeout 400
 [ "$(value a feeds vg0/web -o feed_state)" = live ] || die "$(v a feeds)"
 sleep 2
 kill -0 $writer 2>/dev/null || die "the writer has ended by itself"
@@ -54,7 +54,6 @@ v a feeddetach vg0/web b --point monday
 fsfreeze -u $at
 sums $at >/tmp/monday
 v b points vg0/web | grep -q monday || die "b does not know the point"
-[ "$(value b lvs vg0/web -o lv_role)" = feed ] || echo "role on b: $(value b lvs vg0/web -o lv_role)"
 
 step "life goes on, then disaster"
 rm -f /tmp/enough
@@ -71,7 +70,7 @@ mount $dev $at 2>/dev/null && die "still a filesystem"
 
 step restore
 v a feedswap vg0/web b --point monday --discard-local
-v a feedwait vg0/web b --timeout 240
+v a feedwait vg0/web b --timeout 400
 [ "$(blockdev --getro $dev)" = 1 ] || die "writable during the restore"
 v a feedswap vg0/web b
 v a feedwait vg0/web b --timeout 120
@@ -87,13 +86,16 @@ mount $dev $at
 rm -f /tmp/enough
 v a feeddetach vg0/web b --point tuesday
 sent() { echo $(($(value a feeds vg0/web --units b --nosuffix -o payload_kernel_bytes) + $(value a feeds vg0/web --units b --nosuffix -o payload_copied_bytes))); }
+before=$(sent)
 busy & writer=$!
 sleep 2
 v a feedattach vg0/web b
 v a feedwait vg0/web b --timeout 120
 touch /tmp/enough
 wait $writer || die "a write failed"
-[ "$(sent)" -lt $((48 << 20)) ] || die "the second backup sent $(sent) bytes of a volume of 96 MiB"
+more=$(($(sent) - before))
+echo "figure: the second backup, of what changed meanwhile, sent $((more >> 20)) MiB of 96"
+[ $more -gt 0 ] && [ $more -lt $((64 << 20)) ] || die "the second backup sent $more bytes of a volume of 96 MiB"
 sums $at >/tmp/wednesday
 umount $at
 v a feedverify vg0/web b || die "feedverify"

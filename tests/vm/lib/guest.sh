@@ -4,6 +4,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=
 bin=/run/vm-bin
 node_pids=()
 declare -A port_of=() # of daemons in this guest
+declare -A config_of=() # node -> configuration file
 
 die() { echo "FAILED: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
@@ -38,12 +39,12 @@ call() {
     return "$(cat "/job/calls/$n.status")"
 }
 
-node_start() { # name [extra options]
+node_start() { # name [extra options]; config=FILE before it
     local name=$1; shift
     [ "$name" != "$there" ] || { call "$(printf '%q ' node_start "$name" "$@")"; return; }
     mkdir -p "/run/$name"
     [ -n "${port_of[$name]:-}" ] || port_of[$name]=$((7750 + ${#port_of[@]})) # the same after a restart
-    "$bin/volmgrd" --foreground --config /dev/null --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
+    "$bin/volmgrd" --foreground --config "${config_of[$name]:-/dev/null}" --state-dir "/var/lib/node-$name" --socket "/run/$name/sock" --node "$name" \
         --listen "$address:${port_of[$name]}" --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
     node_pids+=($!)
     eval "pid_$name=$!"
@@ -68,8 +69,7 @@ trust() { # node node, both in this guest: each may do everything with the other
 plexes() { # node VG/LV prefix: raw content of each plex, read from the disks themselves
     /job/plex-content "$bin/volmgr" "/run/$1/sock" "$2" "$3"
 }
-plexes_equal() { # node VG/LV: a mirror that no one writes to has equal plexes, says the daemon, and so do the disks
-    v "$1" plexsync --verify "$2" || die "plexsync --verify of $2"
+plexes_equal() { # node VG/LV: the plexes of a mirror that no one writes to, compared on the disks themselves
     plexes "$1" "$2" /tmp/equal-
     cmp /tmp/equal-0 /tmp/equal-1 || die "the plexes of $2 differ"
     rm /tmp/equal-?
@@ -111,6 +111,6 @@ io_mode() { # node VG/LV
     *) wanted=zero-copy ;;
     esac
     mode=$(value "$1" lvs "$2" -o lv_io_mode)
-    echo "figure: $2: $mode"
-    [ "$mode" = "$wanted" ] || die "lv_io_mode of $2 is $mode, not $wanted"
+    echo "figure: $2 moves its payload by $mode"
+    [ "$mode" = "$wanted" ] || die "lv_io_mode of $2 is $mode, not $wanted: $(value "$1" lvs "$2" -o lv_io_reason)"
 }

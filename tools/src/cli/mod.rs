@@ -13,6 +13,7 @@
 
 pub mod args;
 mod client;
+mod complete;
 pub mod failure;
 mod pages;
 mod progress;

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
 use super::report::{Listing, Wanted};
-use super::{pages, pvck};
+use super::{complete, pages, pvck};
 use crate::api::{Command, Failure, Reply, Request};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -29,7 +29,15 @@ pub fn main(args: Vec<OsString>) -> u8 {
             checked.damage.map_or(Ok(()), Err)
         }),
         Work::Completions(shell) => {
-            done_or(pages::completions(shell, &mut io::stdout().lock())).map(|_| ())
+            let script = complete::script(shell).as_bytes();
+            done_or(io::stdout().lock().write_all(script)).map(|_| ())
+        }
+        Work::Complete(words) => {
+            let text: String = complete::complete(&words)
+                .iter()
+                .map(|word| one_line(word) + "\n")
+                .collect();
+            done_or(io::stdout().lock().write_all(text.as_bytes())).map(|_| ())
         }
         Work::ManPages(dir) => pages::man_pages(&dir),
     });

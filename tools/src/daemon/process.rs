@@ -5,7 +5,6 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Files a daemon with many volumes, clients and feeds may need.
@@ -27,10 +26,14 @@ pub fn prepare() -> Vec<String> {
     if let Err(why) = super::sys::set_io_flusher() {
         warnings.push(format!("cannot become an I/O flusher: {why}"));
     }
-    // ONFAULT is not offered by mlockall's wrapper; CURRENT|FUTURE without it would fault in
-    // every thread's whole stack. So lock what is there now and let the pools lock themselves.
-    if let Err(why) = mlockall(MlockAllFlags::MCL_CURRENT) {
+    if let Err(why) = super::sys::lock_memory() {
         warnings.push(format!("cannot lock memory: {why}"));
+    }
+    // Whoever waits for a volume waits for this process: to kill it frees little and stops much.
+    if let Err(why) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
+        warnings.push(format!(
+            "cannot be kept from being killed when memory runs out: {why}"
+        ));
     }
     warnings
 }

@@ -1,4 +1,4 @@
-//! The one system call that has no safe wrapper.
+//! The system calls that have no safe wrapper.
 
 use std::io;
 
@@ -15,4 +15,16 @@ pub fn set_io_flusher() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Locks what is in memory now, and each page that comes to be from here on, when it is first
+/// touched: a thread's stack does not have to be there as a whole.
+pub fn lock_memory() -> io::Result<()> {
+    for flags in [libc::MCL_CURRENT, libc::MCL_FUTURE | libc::MCL_ONFAULT] {
+        // SAFETY: it takes flags and touches no memory of ours; pages that are locked stay as they are.
+        if unsafe { libc::mlockall(flags) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }

@@ -2,10 +2,10 @@
 
 use super::LaneError;
 use super::command::Reply;
-use super::outlet::{BulkOp, FeedOutlet, LiveOp};
-use super::thread::Lane;
-use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Payload};
-use ringio::BufSlice;
+use super::outlet::{BulkOp, FeedOutlet, LiveBytes, LiveOp, PayloadPipe};
+use super::thread::{Lane, Tag};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
+use ringio::Source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -31,39 +31,85 @@ pub(super) struct Mark {
     reply: Reply<()>,
 }
 
+/// A write into a feed's pipe, under way.
+pub(super) struct Piped {
+    pipe: Arc<dyn PayloadPipe>,
+    len: u64,
+}
+
 impl Lane {
     pub(super) fn perform_feed(&mut self, io: FeedIo) {
-        let bytes = match io.payload {
-            None => Ok(None),
-            Some(payload) => self.live_bytes(payload, io.range.len()).map(Some),
-        };
-        let result = match (bytes, self.outlets.get_mut(&io.feed)) {
-            (Err(error), _) => Err(error),
-            (_, None) => Err(IoError::new(IoErrorKind::Gone)),
-            (Ok(bytes), Some(outlet)) => outlet
-                .try_live(LiveOp {
-                    io: io.io,
-                    op: io.op,
-                    range: io.range,
-                    flags: io.flags,
-                    bytes,
-                    mark: None,
-                })
-                .map_err(|_| IoError::new(IoErrorKind::Congested)),
-        };
-        if let Err(error) = result {
+        if let Err(error) = self.try_feed(&io) {
             self.results.push_back((io.io, Err(error)));
         }
     }
 
-    fn live_bytes(&mut self, payload: Payload, len: u64) -> Result<BufSlice, IoError> {
-        let Some(kernel) = self.payloads.kernel(payload.id) else {
-            return self.payloads.share_part(payload.id, payload.skip, len);
-        };
+    fn try_feed(&mut self, io: &FeedIo) -> Result<(), IoError> {
         let congested = IoError::new(IoErrorKind::Congested);
-        let mut buf = self.pool.alloc(len as usize).ok_or(congested)?;
-        self.copy_from_request(kernel.tag, payload.skip, buf.as_mut())?;
-        Ok(buf.freeze())
+        let gone = IoError::new(IoErrorKind::Gone);
+        let len = io.range.len();
+        let pipe = self.outlets.get(&io.feed).ok_or(gone)?.pipe();
+        let mut piped = None;
+        let bytes = match io.payload {
+            None => None,
+            Some(payload) => match (self.payloads.kernel(payload.id), pipe) {
+                (None, _) => {
+                    let bytes = self.payloads.share_part(payload.id, payload.skip, len)?;
+                    Some(LiveBytes::Memory(bytes))
+                }
+                (Some(kernel), Some(pipe)) => {
+                    let invalid = IoError::new(IoErrorKind::Invalid);
+                    let slot = kernel.slot.part(payload.skip, len).ok_or(invalid)?;
+                    if !pipe.reserve(len) {
+                        return Err(congested);
+                    }
+                    piped = Some((pipe, slot));
+                    Some(LiveBytes::Piped(len))
+                }
+                (Some(kernel), None) => {
+                    let mut buf = self.pool.alloc(len as usize).ok_or(congested)?;
+                    self.copy_from_request(kernel.tag, payload.skip, buf.as_mut())?;
+                    Some(LiveBytes::Memory(buf.freeze()))
+                }
+            },
+        };
+        let op = LiveOp {
+            io: io.io,
+            op: io.op,
+            range: io.range,
+            flags: io.flags,
+            bytes,
+            mark: None,
+        };
+        let outlet = self.outlets.get_mut(&io.feed).ok_or(gone)?;
+        if outlet.try_live(op).is_err() {
+            if let Some((pipe, _)) = piped {
+                pipe.release(len);
+            }
+            return Err(congested);
+        }
+        if let Some((pipe, slot)) = piped {
+            // Pushed before the request's last disk operation is done, so before its commit: by
+            // then the kernel has begun, and with a file that does not block it has also ended.
+            let op = ringio::Op::Write {
+                file: pipe.file(),
+                at: 0,
+                from: Source::Slot(slot),
+                done: 0,
+                dsync: false,
+            };
+            self.ring.push(op, Tag::Piped(Piped { pipe, len }));
+        }
+        Ok(())
+    }
+
+    /// A write into a feed's pipe has ended.
+    pub(super) fn piped(&mut self, piped: &Piped, result: Result<u32, IoError>) {
+        if result.is_ok_and(|written| u64::from(written) == piped.len) {
+            return;
+        }
+        tracing::error!(volume = %self.name, ?result, len = piped.len, "a feed's pipe did not take what it had room for");
+        piped.pipe.set_broken();
     }
 
     pub(super) fn perform_copy(&mut self, copy: FeedCopy) {

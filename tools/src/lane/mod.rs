@@ -37,7 +37,7 @@ pub use command::{
 };
 pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};
-pub use outlet::{BulkOp, Congested, FeedOutlet, LiveOp};
+pub use outlet::{BulkOp, Congested, FeedOutlet, LiveBytes, LiveOp, PayloadPipe};
 pub use ublk::{UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 
 #[cfg(test)]

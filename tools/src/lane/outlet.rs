@@ -1,7 +1,7 @@
 //! Where feed operations go: the lane knows these traits, not the streams behind them.
 
 use blockio::{ByteRange, Flags, Op};
-use ringio::BufSlice;
+use ringio::{BufSlice, Handle};
 use std::fs::File;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -18,10 +18,31 @@ pub struct LiveOp {
     pub range: ByteRange,
     /// Modifiers.
     pub flags: Flags,
-    /// The bytes of a write. Drop them as soon as they are sent: they are front-end memory.
-    pub bytes: Option<BufSlice>,
+    /// The bytes of a write.
+    pub bytes: Option<LiveBytes>,
     /// This is a consistent point: everything before it in the stream belongs to it.
     pub mark: Option<Uuid>,
+}
+
+/// The bytes of a live write.
+#[derive(Debug)]
+pub enum LiveBytes {
+    /// Memory of the lane. Drop it as soon as it is sent.
+    Memory(BufSlice),
+    /// So many bytes that the lane writes into the outlet's pipe, in the order of the operations.
+    Piped(u64),
+}
+
+/// The way into a feed for bytes that are to stay in the kernel. Calls come from the lane's thread.
+pub trait PayloadPipe: Send + Sync {
+    /// Where the bytes are written, in one piece each; never blocks.
+    fn file(&self) -> Handle;
+    /// Makes room for one write; false where there is none.
+    fn reserve(&self, len: u64) -> bool;
+    /// Room that was reserved for an operation which then was not taken.
+    fn release(&self, len: u64);
+    /// A write failed or was short: the stream is out of step and has to end.
+    fn set_broken(&self);
 }
 
 /// A bulk copy, unordered with everything.
@@ -47,6 +68,8 @@ pub struct Congested;
 pub trait FeedOutlet: Send {
     /// Takes a live operation, or refuses it.
     fn try_live(&mut self, op: LiveOp) -> Result<(), Congested>;
+    /// Where payload can go that is not in memory; `None` where this feed needs it in memory.
+    fn pipe(&self) -> Option<Arc<dyn PayloadPipe>>;
     /// Takes a bulk copy, or refuses it.
     fn copy(&mut self, op: BulkOp) -> Result<(), Congested>;
 }

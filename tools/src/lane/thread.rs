@@ -15,7 +15,7 @@ use super::delegate::{Equalise, Grant};
 use super::disk::Disks;
 use super::exec::{DiskJob, zeroes};
 use super::external::{Cutting, Job};
-use super::feeds::Mark;
+use super::feeds::{Mark, Piped};
 use super::handle::Shared;
 use super::nbd::{Conn, NbdStep};
 use super::payload::Payloads;
@@ -54,6 +54,7 @@ pub(super) enum Tag {
     Disk(DiskJob),
     Nbd(usize, NbdStep),
     Ublk(UblkTag),
+    Piped(Piped),
     Equalise(Equalise),
 }
 
@@ -357,6 +358,7 @@ impl Lane {
             Tag::Disk(job) => self.disk_completed(done, job),
             Tag::Nbd(key, step) => self.nbd_completed(done, key, step),
             Tag::Ublk(tag) => self.ublk_completed(&done, tag),
+            Tag::Piped(piped) => self.piped(&piped, done.result),
             Tag::Equalise(job) => self.equalise_completed(done, job),
         }
     }

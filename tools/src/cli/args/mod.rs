@@ -96,7 +96,9 @@ pub enum Work {
         dump: Option<PvckDump>,
     },
     /// `completions`.
-    Completions(clap_complete::Shell),
+    Completions(crate::cli::complete::Shell),
+    /// `complete`.
+    Complete(Vec<String>),
     /// `man`.
     ManPages(PathBuf),
 }
@@ -328,6 +330,9 @@ verbs! {
     /// Print completions for a shell
     #[command(after_help = nodes::COMPLETIONS)]
     Completions(nodes::CompletionsArgs),
+    /// Say what could stand at the cursor
+    #[command(hide = true, after_help = nodes::COMPLETE)]
+    Complete(nodes::CompleteArgs),
     /// Write the man pages
     #[command(hide = true, after_help = nodes::MAN)]
     Man(nodes::ManArgs),

@@ -3,6 +3,7 @@
 use super::parse::{address, fingerprint, name};
 use super::{Ask, Work};
 use crate::api::{Command, Failure, ReportKind};
+use crate::cli::complete::Shell;
 use crate::cli::report::ReportArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -198,19 +199,39 @@ impl PvckArgs {
 }
 
 pub const COMPLETIONS: &str = "EXAMPLES:
-  volmgr completions bash > /etc/bash_completion.d/volmgr";
+  volmgr completions bash > /etc/bash_completion.d/volmgr
+  source <(volmgr completions bash)                           in this shell only
+  volmgr completions zsh > /usr/local/share/zsh/site-functions/_volmgr
+  volmgr completions fish > ~/.config/fish/completions/volmgr.fish";
 
 /// `completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
-    shell: clap_complete::Shell,
+    shell: Shell,
 }
 
 impl CompletionsArgs {
     pub fn work(self) -> Result<Work, Failure> {
         Ok(Work::Completions(self.shell))
+    }
+}
+
+pub const COMPLETE: &str = "EXAMPLES:
+  volmgr complete -- lvremove vg0/                            what could stand behind it, a line each";
+
+/// `complete`: what the shells' scripts ask.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// The words behind the program's name; the last is the one at the cursor
+    #[arg(last = true, allow_hyphen_values = true, value_name = "WORD")]
+    words: Vec<String>,
+}
+
+impl CompleteArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Complete(self.words))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::api::{Failure, LvName};
 use crate::lane::LaneHandle;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 use volmgr::plan;
 
@@ -156,12 +157,19 @@ pub(super) async fn stop_lane(
     }
 }
 
-/// Ends all lanes; the volumes stay wanted.
+/// Ends all lanes; the volumes stay wanted. All at once: each waits for its disks, and those in use
+/// for whoever might only look at them.
 pub async fn deactivate_all(node: &Arc<Node>) {
     let volumes: Vec<Uuid> = node.active.lock().keys().copied().collect();
+    let mut ending = JoinSet::new();
     for volume in volumes {
-        if let Err(failure) = stop(node, volume, Ending::Shutdown).await {
-            tracing::warn!("{failure}");
-        }
+        let node = Arc::clone(node);
+        ending.spawn(async move {
+            if let Err(failure) = stop(&node, volume, Ending::Shutdown).await {
+                tracing::warn!("{failure}");
+            }
+        });
     }
+    // A panic goes on here, as it would have without the tasks.
+    ending.join_all().await;
 }

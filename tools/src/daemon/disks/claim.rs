@@ -26,6 +26,24 @@ pub enum DiskKey {
     },
 }
 
+/// Which disk it was, for when it comes back.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    key: DiskKey,
+    hardware: Option<Arc<str>>,
+}
+
+impl Identity {
+    /// Is it the same disk? The hardware's own name says so, where both have one: device numbers
+    /// are given to whatever comes next.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.hardware, &other.hardware) {
+            (Some(one), Some(another)) => one == another,
+            _ => self.key == other.key,
+        }
+    }
+}
+
 /// Why a disk cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -77,6 +95,7 @@ pub struct FilePv {
     file: Arc<File>,
     path: PathBuf,
     key: DiskKey,
+    hardware: Option<Arc<str>>,
     size: u64,
     claimed: bool,
     epoch: u64,
@@ -115,10 +134,15 @@ impl FilePv {
     fn new(mut file: File, path: &Path, key: DiskKey, claimed: bool) -> Result<Self, ClaimError> {
         // The end is the size for block devices as well as for files.
         let size = file.seek(SeekFrom::End(0))?;
+        let hardware = match key {
+            DiskKey::Device(number) => super::hardware::of_device(number).map(Arc::from),
+            DiskKey::File { .. } => None,
+        };
         Ok(Self {
             file: Arc::new(file),
             path: path.to_owned(),
             key,
+            hardware,
             size,
             claimed,
             epoch: EPOCH.fetch_add(1, Ordering::Relaxed),
@@ -133,6 +157,14 @@ impl FilePv {
     /// Which disk it is.
     pub fn key(&self) -> DiskKey {
         self.key
+    }
+
+    /// Which disk it is, also after it was away.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            key: self.key,
+            hardware: self.hardware.clone(),
+        }
     }
 
     /// Is it a regular file?
@@ -276,6 +308,18 @@ mod tests {
         assert!(disk.still_there());
         std::fs::remove_file(&path).unwrap();
         assert!(!disk.still_there());
+    }
+
+    #[test]
+    fn hardware_is_known_again_under_another_number() {
+        let disk = |number, hardware: Option<&str>| Identity {
+            key: DiskKey::Device(number),
+            hardware: hardware.map(Arc::from),
+        };
+        assert!(disk(1, Some("x")).is_same(&disk(2, Some("x"))));
+        assert!(!disk(1, Some("x")).is_same(&disk(1, Some("y"))));
+        assert!(disk(1, None).is_same(&disk(1, Some("y"))));
+        assert!(!disk(1, None).is_same(&disk(2, None)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Disks as the control plane uses them: opened, claimed, and read and written for metadata.
 
 mod claim;
+mod hardware;
 mod scan;
 
-pub use claim::{ClaimError, DiskKey, FilePv};
+pub use claim::{ClaimError, DiskKey, FilePv, Identity};
 pub use scan::{ScanRoots, candidates};

@@ -1,17 +1,17 @@
 //! The source's end of the data streams: what the lane gives goes out here.
 
 use super::entry::FeedEntry;
-use crate::lane::{BulkOp, Congested, FeedOutlet, LaneHandle, LiveOp};
+use crate::lane::{self, BulkOp, Congested, FeedOutlet, LaneHandle, LiveOp, PayloadPipe};
 use blockio::Op;
 use feedplex::device::{FileSegment, LivePayload};
 use feedplex::streams::{
-    AckTracker, BulkConfig, BulkJob, BulkSender, LiveConfig, LiveFrame, LiveSender, OnEnd,
-    SendError, StreamThread,
+    AckTracker, BulkConfig, BulkJob, BulkSender, LiveBytes, LiveConfig, LiveFrame, LivePipe,
+    LiveSender, OnEnd, SendError, StreamThread,
 };
 use feedplex::transport::{DataStream, LinkWatch};
 use feedplex::wire::control::Ack;
 use feedplex::wire::frame::Command;
-use ringio::BufSlice;
+use ringio::{BufSlice, Handle, MAX_SLICE};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +62,7 @@ impl SourceStreams {
             &format!("live-{name}"),
             LiveConfig {
                 queue_bytes: LIVE_QUEUE_BYTES,
+                pipe_bytes: LIVE_QUEUE_BYTES,
                 ..LiveConfig::default()
             },
             live,
@@ -151,6 +152,27 @@ impl AsRef<[u8]> for Slice {
 
 impl LivePayload for Slice {}
 
+/// The stream's pipe, as the lane knows it.
+struct Piping(Arc<LivePipe>);
+
+impl PayloadPipe for Piping {
+    fn file(&self) -> Handle {
+        Arc::clone(self.0.write_end()).into()
+    }
+
+    fn reserve(&self, len: u64) -> bool {
+        self.0.reserve(len)
+    }
+
+    fn release(&self, len: u64) {
+        self.0.release(len);
+    }
+
+    fn set_broken(&self) {
+        self.0.set_broken();
+    }
+}
+
 impl FeedOutlet for Outlet {
     fn try_live(&mut self, op: LiveOp) -> Result<(), Congested> {
         let command = match (op.op, op.mark) {
@@ -167,12 +189,20 @@ impl FeedOutlet for Outlet {
             command,
             range: op.range,
             flags: op.flags,
-            bytes: op
-                .bytes
-                .map(|bytes| Box::new(Slice(bytes)) as Box<dyn LivePayload>),
+            bytes: op.bytes.map(|bytes| match bytes {
+                lane::LiveBytes::Memory(bytes) => LiveBytes::Memory(Box::new(Slice(bytes))),
+                lane::LiveBytes::Piped(len) => LiveBytes::Piped(len),
+            }),
             mark: op.mark,
         };
         self.live.try_send(frame).map(|_| ()).map_err(refused)
+    }
+
+    fn pipe(&self) -> Option<Arc<dyn PayloadPipe>> {
+        let pipe = self.live.pipe()?;
+        // One that the system's limits made too small for a request would never take it.
+        let large = pipe.capacity() >= MAX_SLICE as u64;
+        large.then(|| Arc::new(Piping(Arc::clone(pipe))) as Arc<dyn PayloadPipe>)
     }
 
     fn copy(&mut self, op: BulkOp) -> Result<(), Congested> {

@@ -2,7 +2,7 @@
 
 use super::view::{DiskPlace, GroupView};
 use super::{News, scan};
-use crate::daemon::disks::{DiskKey, FilePv};
+use crate::daemon::disks::{DiskKey, FilePv, Identity};
 use crate::daemon::verbs::chain;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     /// Why the group cannot be used.
     pub trouble: Option<String>,
     /// Disks that have gone while this daemon runs, and which they were.
-    pub gone: BTreeMap<Uuid, DiskKey>,
+    pub gone: BTreeMap<Uuid, Identity>,
 }
 
 impl Entry {
@@ -116,7 +116,7 @@ impl Entry {
             }
             for failure in report.failed {
                 if let Some(disk) = self.disks.remove(&failure.pv) {
-                    self.gone.insert(failure.pv, disk.key());
+                    self.gone.insert(failure.pv, disk.identity());
                     news.push((
                         "pv-failed",
                         disk.path().display().to_string(),

@@ -2,7 +2,8 @@
 //!
 //! What a disk misses is known only of the disk that went. Another file under the same name, or one
 //! that was cut short meanwhile (the copy of the label at its end is damaged then), may lack
-//! anything: what is on it is filled anew.
+//! anything: what is on it is filled anew. A device is known by its hardware's name, if it has one:
+//! what was pulled mostly comes back under another number.
 
 use super::commit::Entry;
 use super::scan::ScanOutcome;
@@ -56,7 +57,10 @@ fn health(disk: &FilePv, uuid: Uuid) -> Health {
 
 /// What a disk that was given up and is here again is worth. Mends its labels.
 pub(super) fn content(entry: &Entry, disk: &FilePv, uuid: Uuid) -> Content {
-    let other = entry.gone.get(&uuid).is_some_and(|key| *key != disk.key());
+    let other = entry
+        .gone
+        .get(&uuid)
+        .is_some_and(|it| !it.is_same(&disk.identity()));
     let lost = match health(disk, uuid) {
         Health::Here => other,
         Health::Damaged => true,
@@ -201,7 +205,7 @@ fn drop_members(slot: &Slot, outcome: &mut ScanOutcome) {
     for uuid in &gone {
         if let Some(disk) = entry.disks.remove(uuid) {
             let path = disk.path().display().to_string();
-            entry.gone.insert(*uuid, disk.key());
+            entry.gone.insert(*uuid, disk.identity());
             outcome.warnings.push(format!(
                 "{path}: disk of group {} is not there any more",
                 entry.group.name

@@ -1,7 +1,9 @@
 //! Feeds, with a sink that is a vector in this process.
 
 use super::rig::{MIB, Rig, SIZE, have, run, sample};
-use crate::lane::{BulkOp, Congested, FeedOutlet, LaneHandle, LiveOp};
+use crate::lane::{
+    BulkOp, Congested, FeedOutlet, LaneHandle, LiveBytes, LiveOp, PayloadPipe,
+};
 use blockio::{ByteRange, IoError, IoErrorKind, Op};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -72,7 +74,7 @@ impl FeedOutlet for Peer {
         }
         sink.live += 1;
         match (op.op, op.bytes) {
-            (Op::Write, Some(bytes)) => sink.bytes[span(op.range)].copy_from_slice(bytes.as_ref()),
+            (Op::Write, Some(LiveBytes::Memory(bytes))) => sink.bytes[span(op.range)].copy_from_slice(bytes.as_ref()),
             (Op::WriteZeroes | Op::Discard, None) => sink.bytes[span(op.range)].fill(0),
             (Op::Flush, None) => {
                 if let Some(point) = op.mark {
@@ -85,6 +87,10 @@ impl FeedOutlet for Peer {
         drop(sink);
         self.answer(op.io);
         Ok(())
+    }
+
+    fn pipe(&self) -> Option<Arc<dyn PayloadPipe>> {
+        None
     }
 
     fn copy(&mut self, op: BulkOp) -> Result<(), Congested> {
