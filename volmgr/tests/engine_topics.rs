@@ -53,6 +53,7 @@ fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
                 id: FeedId(id),
                 mode: *mode,
                 fresh: false,
+                hold: false,
             })
             .collect(),
         log: (0..plexes)

@@ -251,7 +251,9 @@ impl Engine {
                     track
                 }
             };
-            feeds.push(Feed::new(feed.id, feed.mode, track));
+            let mut target = Feed::new(feed.id, feed.mode, track);
+            target.hold = feed.hold;
+            feeds.push(target);
         }
         let spare = (DRL_SLOT + 1..regionmap::log::SLOTS)
             .filter(|n| layout.restore.is_none_or(|r| r.map_slot != *n))
@@ -446,6 +448,7 @@ impl Engine {
             .collect();
         for id in gone {
             self.feed_offline(id, out);
+            self.set_hold(id, false, out);
             if let Some(at) = self.feeds.iter().position(|f| f.id == id) {
                 let feed = self.feeds.swap_remove(at);
                 self.spare.insert(id.0, feed.track.missing);
@@ -455,6 +458,7 @@ impl Engine {
             if let Some(feed) = self.feed_mut(new.id) {
                 feed.mode = new.mode;
                 feed.unlisted = false;
+                self.set_hold(new.id, new.hold, out);
                 continue;
             }
             let mut track = Track::new(self.size, self.region_size);
@@ -465,7 +469,9 @@ impl Engine {
             if new.fresh {
                 track.add_all();
             }
-            self.feeds.push(Feed::new(new.id, new.mode, track));
+            let mut feed = Feed::new(new.id, new.mode, track);
+            feed.hold = new.hold;
+            self.feeds.push(feed);
             self.queue_maps();
         }
     }

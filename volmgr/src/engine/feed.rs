@@ -29,6 +29,10 @@ pub(super) struct Feed {
     pub behind: bool,
     /// Ended at a mark: only tracks.
     pub detached: bool,
+    /// No write is acknowledged that is not durable there.
+    pub hold: bool,
+    /// Writes that wait for that: all of them are durable there once nothing is missing.
+    pub held: Vec<Key>,
     /// In service though no layout has had it yet.
     pub unlisted: bool,
     /// Caught up, and said so.
@@ -58,6 +62,8 @@ impl Feed {
             online: false,
             behind: false,
             detached: false,
+            hold: false,
+            held: Vec::new(),
             unlisted: false,
             caught_up: false,
             backoff: false,
@@ -159,9 +165,13 @@ impl Engine {
             }
             if !feed.sends() || feed.track.todo.any_in(range) || feed.bulk.overlaps(range) {
                 feed.dirty(range);
+                if feed.hold {
+                    feed.held.push(key);
+                    waits += 1;
+                }
                 continue;
             }
-            let sync = feed.mode == FeedMode::Sync && feed.caught_up;
+            let sync = feed.hold || feed.mode == FeedMode::Sync && feed.caught_up;
             waits += u32::from(sync);
             let io = IoId(self.tags.insert(Tag::Live {
                 feed: feed.id,
@@ -265,6 +275,12 @@ impl Engine {
                 if error.kind() == IoErrorKind::Congested {
                     go_behind(feed, out);
                 }
+                if let Some(write) = write
+                    && feed.hold
+                {
+                    feed.held.push(write);
+                    return;
+                }
             }
         }
         if let Some(write) = write {
@@ -346,10 +362,37 @@ impl Engine {
             {
                 feed.caught_up = true;
                 feed.heat.clear();
+                let held = std::mem::take(&mut feed.held);
                 let feed = feed.id;
                 out.push(Action::Note(Note::FeedCaughtUp { feed }));
+                for key in held {
+                    self.sync_answered(key, out);
+                }
             }
         }
+    }
+
+    /// Whether writes wait for the feed's other side, from now on. Those that wait go on if not.
+    pub(super) fn set_hold(&mut self, id: FeedId, hold: bool, out: Out<'_>) {
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        feed.hold = hold;
+        if !hold {
+            for key in std::mem::take(&mut feed.held) {
+                self.sync_answered(key, out);
+            }
+        }
+    }
+
+    /// Writes that wait for the other side of a feed fail: the volume is about to be closed.
+    pub fn give_up_held(&mut self, out: Out<'_>) {
+        for i in 0..self.feeds.len() {
+            for key in std::mem::take(&mut self.feeds[i].held) {
+                self.cancel_write(key, out);
+            }
+        }
+        self.pump(out);
     }
 
     fn pump_bulk(&mut self, index: usize, out: Out<'_>) {

@@ -70,6 +70,8 @@ pub struct FeedLayout {
     pub mode: FeedMode,
     /// The other side has nothing yet: the map starts all dirty.
     pub fresh: bool,
+    /// No write is acknowledged that the other side has not durable, however long that takes.
+    pub hold: bool,
 }
 
 /// A point in time for which it is tracked what changed since.

@@ -313,6 +313,16 @@ impl Engine {
         }
     }
 
+    /// A write that waits for a feed fails. What it brought is on the plexes, and tracked.
+    pub(super) fn cancel_write(&mut self, key: Key, out: Out<'_>) {
+        if let Some(write) = self.write(key) {
+            write
+                .error
+                .get_or_insert(IoError::new(IoErrorKind::Cancelled));
+            self.write_progress(key, out);
+        }
+    }
+
     /// A feed in `sync` mode has the write, or will not get it live.
     pub(super) fn sync_answered(&mut self, key: Key, out: Out<'_>) {
         if let Some(write) = self.write(key) {

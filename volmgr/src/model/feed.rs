@@ -23,6 +23,24 @@ pub enum FeedMode {
     Sync,
 }
 
+/// What becomes of writes to a `sync` feed while the other side cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDisconnect {
+    /// They are acknowledged, and tracked.
+    #[default]
+    Degrade,
+    /// They wait.
+    Block,
+}
+
+impl OnDisconnect {
+    /// Is it what a feed does of which nothing is said?
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What the admin wants of a feed. What it is doing right now is the daemon's to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -79,6 +97,9 @@ pub struct Feed {
     pub initiator: bool,
     /// When writes are acknowledged.
     pub mode: FeedMode,
+    /// In `sync` mode: whether writes wait for a peer that is away.
+    #[serde(default, skip_serializing_if = "OnDisconnect::is_default")]
+    pub on_disconnect: OnDisconnect,
     /// What the admin wants.
     pub intent: FeedIntent,
     /// At a sink: the content here is a point in the source's write order, and durable.
@@ -105,6 +126,16 @@ impl Feed {
     pub fn is_tracked(&self) -> bool {
         let split = matches!(self.intent, FeedIntent::Split { .. });
         self.direction == Direction::Out || split || self.missing_slot().is_some()
+    }
+
+    /// Is nothing acknowledged here that the other side has not durable? Not before it has had everything
+    /// once, and not when the admin has stopped the feed.
+    pub fn holds_writes(&self) -> bool {
+        self.mode == FeedMode::Sync
+            && self.on_disconnect == OnDisconnect::Block
+            && self.direction == Direction::Out
+            && self.intent == FeedIntent::Attached
+            && self.seeded
     }
 
     /// Does payload flow in here, or is it to when the two sides are connected?

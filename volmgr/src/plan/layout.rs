@@ -119,6 +119,7 @@ fn feed(feed: &Feed) -> FeedLayout {
         mode: feed.mode,
         // Without a session nothing has flowed; with one, the log knows what is missing.
         fresh: feed.direction == Direction::Out && feed.epochs.is_empty(),
+        hold: feed.holds_writes(),
     }
 }
 
@@ -128,6 +129,7 @@ fn point_map(point: &Point) -> Option<FeedLayout> {
         id: FeedId(slot),
         mode: FeedMode::Async,
         fresh: false,
+        hold: false,
     })
 }
 

@@ -212,6 +212,7 @@ impl RestoreWorld {
                 id: FEED,
                 mode: FeedMode::Async,
                 fresh: false,
+                hold: false,
             }],
             log: all
                 .map(|i| place(i, LOG_AT, self.geometry.log_bytes().unwrap()))

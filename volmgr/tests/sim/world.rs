@@ -67,6 +67,8 @@ struct Sink {
     queue: VecDeque<Live>,
     behind: bool,
     fresh: bool,
+    /// Nothing is acknowledged that it has not.
+    hold: bool,
     /// Bulk copies asked for so far.
     bulks: u64,
     session: u64,
@@ -168,13 +170,15 @@ impl World {
             })
             .collect();
         let sinks = (0..rng.below(3))
-            .map(|i| Sink {
+            .map(|i| (i, rng.chance(30)))
+            .map(|(i, sync)| Sink {
                 id: FeedId(8 + i as u32),
-                mode: if rng.chance(30) {
+                mode: if sync {
                     FeedMode::Sync
                 } else {
                     FeedMode::Async
                 },
+                hold: sync && seed % 2 == 0,
                 data: vec![u64::MAX; SECTORS],
                 online: false,
                 queue: VecDeque::new(),
@@ -255,11 +259,13 @@ impl World {
                     id: s.id,
                     mode: s.mode,
                     fresh: s.fresh,
+                    hold: s.hold,
                 })
                 .chain(listed.map(|_| FeedLayout {
                     id: POINT,
                     mode: FeedMode::Async,
                     fresh: false,
+                    hold: false,
                 }))
                 .collect(),
             log: log
@@ -447,6 +453,15 @@ impl World {
                     self.history.legal(sector, value, now + 1, false),
                     "step {now}: write {write} acknowledged, {:?} sector {sector} has {value}",
                     plex.id
+                );
+            }
+            for sink in self.sinks.iter().filter(|s| s.hold) {
+                assert!(
+                    self.history
+                        .legal(sector, sink.data[sector], now + 1, false),
+                    "step {now}: write {write} acknowledged, {:?} sector {sector} has {}",
+                    sink.id,
+                    sink.data[sector]
                 );
             }
         }

@@ -313,6 +313,12 @@ static FEED: Table = Table {
             "connecting, full-sync, resync, live, behind, disconnected, paused, split, refused.",
         ),
         shown("feed_mode", "Mode", Text, "async or sync."),
+        extra(
+            "feed_on_disconnect",
+            "OnDisconnect",
+            Text,
+            "In sync mode: block or degrade, what writes do while the peer is away.",
+        ),
         shown(
             "feed_sync_percent",
             "Sync%",

@@ -5,8 +5,8 @@ use feedplex::session::{RecordChange, SinkContent};
 use feedplex::wire::control::Handshake;
 use uuid::Uuid;
 use volmgr::model::{
-    Direction, Feed, FeedIntent, FeedMode, Generation, Group, Point, Restore, Role as VolumeRole,
-    Volume,
+    Direction, Feed, FeedIntent, FeedMode, Generation, Group, OnDisconnect, Point, Restore,
+    Role as VolumeRole, Volume,
 };
 
 /// Consent and wishes of one attempt to connect; nothing of it is recorded.
@@ -295,6 +295,7 @@ pub fn provisional(
         role_epoch: 1,
         initiator,
         mode,
+        on_disconnect: OnDisconnect::default(),
         intent: FeedIntent::Attached,
         consistent: false,
         seeded: false,

@@ -6,7 +6,7 @@ use crate::api::{LvName, Row, Value};
 use crate::daemon::rows::{human, row, text};
 use feedplex::session::FeedState;
 use std::sync::Arc;
-use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, Point, Volume};
+use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, OnDisconnect, Point, Volume};
 
 /// The state's name for people and scripts.
 pub fn state_name(state: FeedState) -> &'static str {
@@ -115,6 +115,9 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                 _ => "mixed",
             };
             let mut reasons = Vec::new();
+            if feed.holds_writes() && status.state != FeedState::Live {
+                reasons.push("writes wait for the peer (feedpause lets them go on)".to_owned());
+            }
             if !status.reason.is_empty() {
                 reasons.push(status.reason.clone());
             }
@@ -140,6 +143,14 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                     text(match feed.mode {
                         FeedMode::Async => "async",
                         FeedMode::Sync => "sync",
+                    }),
+                ),
+                (
+                    "feed_on_disconnect",
+                    text(match (feed.mode, feed.on_disconnect) {
+                        (FeedMode::Async, _) => "",
+                        (FeedMode::Sync, OnDisconnect::Degrade) => "degrade",
+                        (FeedMode::Sync, OnDisconnect::Block) => "block",
                     }),
                 ),
                 ("feed_sync_percent", Value::Percent(percent(&status))),

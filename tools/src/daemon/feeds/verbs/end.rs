@@ -32,7 +32,7 @@ pub(super) async fn pause(
     }
     if !entry.send(Event::Pause) {
         entry.set_enabled(false);
-        set_intent(feeds, &entry, FeedIntent::Paused, lv, what)?;
+        set_intent(feeds, &entry, FeedIntent::Paused, lv, what).await?;
         entry.update(|status| {
             status.state = FeedState::Paused;
             status.reason.clear();
@@ -43,7 +43,7 @@ pub(super) async fn pause(
     until(&entry, FeedState::Paused, &object, what).await
 }
 
-fn set_intent(
+async fn set_intent(
     feeds: &Feeds,
     entry: &FeedEntry,
     intent: FeedIntent,
@@ -57,6 +57,11 @@ fn set_intent(
                 feed.intent = intent;
             }
         })
+        .map_err(|why| fail(lv, what, why, ""))?;
+    // Whether writes wait for the peer is part of it.
+    feeds
+        .reconfigure(entry)
+        .await
         .map_err(|why| fail(lv, what, why, ""))
 }
 
@@ -94,7 +99,7 @@ pub(super) async fn resume(
         return Ok(());
     }
     if feed.intent == FeedIntent::Paused {
-        set_intent(feeds, &entry, FeedIntent::Attached, lv, what)?;
+        set_intent(feeds, &entry, FeedIntent::Attached, lv, what).await?;
     }
     entry.update(|status| {
         status.state = FeedState::Disconnected;
