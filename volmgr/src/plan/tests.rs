@@ -64,6 +64,7 @@ fn feed(n: u128) -> Feed {
         role_epoch: 0,
         initiator: true,
         mode: FeedMode::Async,
+        on_disconnect: Default::default(),
         intent: FeedIntent::Attached,
         consistent: false,
         settled: false,
