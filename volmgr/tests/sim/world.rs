@@ -178,7 +178,7 @@ impl World {
                 } else {
                     FeedMode::Async
                 },
-                hold: sync && seed % 2 == 0,
+                hold: sync && seed.is_multiple_of(2),
                 data: vec![u64::MAX; SECTORS],
                 online: false,
                 queue: VecDeque::new(),
