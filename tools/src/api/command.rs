@@ -215,6 +215,9 @@ pub enum Command {
         peer: String,
         target: Option<LvName>,
         mode: Option<String>,
+        /// `block` or `degrade`; only with the mode `sync`.
+        #[serde(default)]
+        on_disconnect: Option<String>,
         create: bool,
         rate: Option<u64>,
         discard_peer: bool,

@@ -261,6 +261,51 @@ impl LaneHandle {
             .await
     }
 
+    /// The other side of a feed waits for these ranges: they go first.
+    pub async fn feed_fetch(&self, feed: FeedId, ranges: Vec<ByteRange>) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedFetch {
+            feed,
+            ranges,
+            reply,
+        })
+        .await
+    }
+
+    /// What an online restore misses, into `slot` of the log, which belongs to nobody: what the map of
+    /// `from` says, or everything. Durable when it answers.
+    pub async fn prepare_restore(
+        &self,
+        slot: u32,
+        from: FeedId,
+        all: bool,
+    ) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareRestore {
+            slot,
+            from,
+            all,
+            reply,
+        })
+        .await
+    }
+
+    /// What changed since the point at which `from` stands, and what changes from now on, into `slot` of
+    /// the log, which belongs to nobody. Durable when it answers: now a commit may say whose it is.
+    pub async fn track_point(&self, slot: u32, from: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::TrackPoint { slot, from, reply })
+            .await
+    }
+
+    /// That commit has failed.
+    pub async fn untrack_point(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::UntrackPoint { slot, reply })
+            .await
+    }
+
+    /// Answers when nothing is missing any more of what an online restore brings, and the log says so.
+    pub async fn restore_ended(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::RestoreEnded { reply }).await
+    }
+
     /// What the feed misses.
     pub async fn feed_map(&self, feed: FeedId) -> Result<RegionMap, LaneError> {
         self.ask(|reply| LaneCommand::FeedMap { feed, reply }).await

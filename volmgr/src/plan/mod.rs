@@ -32,7 +32,7 @@ pub use volume::{
     VolumeRequest, create_volume, largest_volume, remove_volume, rename_volume, update_volume,
 };
 
-use crate::model::{Group, PlexState, Volume};
+use crate::model::{Feed, Group, PlexState, Volume};
 use crate::names::{self, NameError};
 use thiserror::Error;
 use uuid::Uuid;
@@ -197,10 +197,13 @@ fn plex_index(volume: &Volume, number: u32) -> Result<usize, PlanError> {
 }
 
 /// The lowest map slot that is free.
-fn free_slot(volume: &Volume) -> Result<u32, PlanError> {
+/// A slot of the volume's log that belongs to nothing.
+pub fn free_slot(volume: &Volume) -> Result<u32, PlanError> {
     let plexes = volume.plexes.iter().map(|p| p.map_slot);
     let taken: Vec<u32> = plexes
         .chain(volume.feeds.iter().map(|f| f.map_slot))
+        .chain(volume.feeds.iter().filter_map(Feed::missing_slot))
+        .chain(volume.points.iter().filter_map(|p| p.map_slot))
         .collect();
     (1..MAP_SLOTS)
         .find(|slot| !taken.contains(slot))

@@ -204,6 +204,7 @@ fn feeds() {
                 lv: "copy".into()
             }),
             mode: Some("sync".into()),
+            on_disconnect: None,
             create: true,
             rate: Some(100 << 20),
             discard_peer: true,

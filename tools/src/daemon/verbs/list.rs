@@ -129,10 +129,7 @@ impl<'a> LvFacts<'a> {
                 (_, 0 | 1) => '-',
                 _ => 'm',
             },
-            match volume.role {
-                Role::Feed => 'r',
-                Role::Normal => 'w',
-            },
+            if volume.is_read_only() { 'r' } else { 'w' },
             if self.status().is_some() { 'a' } else { '-' },
             match self.status() {
                 Some(status) if status.opens > 0 => 'o',
