@@ -21,5 +21,6 @@ mod pvck;
 pub mod report;
 mod run;
 pub mod size;
+mod tags;
 
 pub use run::main;
