@@ -24,6 +24,7 @@ mod pvck;
 pub mod report;
 mod run;
 pub mod size;
+mod tags;
 mod top;
 mod tree;
 
