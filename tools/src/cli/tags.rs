@@ -40,10 +40,10 @@ pub fn expand(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     expand_with(args, &mut |kind, tag| known(&socket, kind, tag))
 }
 
-fn expand_with(
-    args: Vec<OsString>,
-    known: &mut dyn FnMut(Tagged, &str) -> Result<Vec<String>, Failure>,
-) -> Result<Vec<OsString>, Failure> {
+/// Who answers which objects have a tag.
+type Known<'a> = dyn FnMut(Tagged, &str) -> Result<Vec<String>, Failure> + 'a;
+
+fn expand_with(args: Vec<OsString>, known: &mut Known<'_>) -> Result<Vec<OsString>, Failure> {
     let program = program();
     let mut place = Place::new(&program);
     let mut expanded: Vec<OsString> = Vec::with_capacity(args.len());
