@@ -2,9 +2,13 @@
 
 use crate::sys::block;
 use crate::{Device, UblkError};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a user who has a new device for himself is waited for.
+const BUSY: Duration = Duration::from_secs(1);
 
 impl Device {
     /// The device that users see.
@@ -53,15 +57,24 @@ impl Device {
         OpenOptions::new()
             .read(true)
             .open(&path)
-            .and_then(|device| match block::scan_partitions(&device) {
-                // Someone holds it for himself already: he knows what is on it.
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-                scanned => scanned,
-            })
+            .and_then(|device| scan_partitions(&device))
             .and_then(|()| fs::write(self.sys_path("uevent"), "change"))
             .map_err(|source| UblkError::Io {
                 what: format!("cannot announce {}", path.display()),
                 source,
             })
+    }
+}
+
+/// The kernel refuses while someone has the device for himself. One who only looks lets go of it soon;
+/// a user who stays knows what is on it.
+fn scan_partitions(device: &File) -> io::Result<()> {
+    let since = Instant::now();
+    loop {
+        match block::scan_partitions(device) {
+            Err(error) if error.kind() != io::ErrorKind::ResourceBusy => return Err(error),
+            Err(_) if since.elapsed() < BUSY => std::thread::sleep(Duration::from_millis(50)),
+            Ok(()) | Err(_) => return Ok(()),
+        }
     }
 }

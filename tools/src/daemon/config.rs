@@ -1,8 +1,10 @@
 //! Options of `volmgrd` and its configuration file; flags beat the file, the file beats defaults.
 
 mod feeds;
+mod ublk;
 
 pub use feeds::FeedsConfig;
+pub use ublk::{QUEUES_MAX, UblkConfig, UblkMode};
 
 use super::StartError;
 use super::hooks::{Hook, HookConfig};
@@ -43,6 +45,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
 
   [ublk]
   mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
+  queues = 1                        # hardware queues of a device, 1 to 4
 
   [log]
   format = \"text\"                  # or json
@@ -167,29 +170,6 @@ struct FileConfig {
     hook: Vec<HookConfig>,
 }
 
-/// How block devices are to move their data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UblkMode {
-    /// The best that the running kernel can do.
-    #[default]
-    Auto,
-    /// Request pages registered in the volume's ring, or no block device at all.
-    ZeroCopy,
-    /// One copy through the character device.
-    UserCopy,
-    /// One copy by the kernel, to and from memory of the daemon.
-    Mapped,
-}
-
-/// `[ublk]`: block devices.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct UblkConfig {
-    /// How data moves; other than `auto` is for tests and for kernels that lie.
-    pub mode: UblkMode,
-}
-
 /// `[scan]`: where to look for disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -257,6 +237,7 @@ impl Config {
         };
         let hooks = Hook::all(&file.hook).map_err(bad)?;
         file.feeds.check().map_err(bad)?;
+        file.ublk.check().map_err(bad)?;
         let mut nbd = options.nbd.clone();
         if nbd.is_empty() {
             for text in &file.nbd {

@@ -12,6 +12,7 @@ pub mod users;
 pub use records::Records;
 
 use super::Node;
+use super::config::QUEUES_MAX;
 use super::verbs::chain;
 use crate::api::LvName;
 use crate::lane::{LaneError, LaneHandle, UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
@@ -28,9 +29,7 @@ use uuid::Uuid;
 
 /// Where the stable names are.
 const LINKS: &str = "/dev/volmgr";
-/// Queues of a device. One lane serves them all, so more would not be faster.
-const QUEUES: u16 = 1;
-/// Requests at a time.
+/// Requests at a time, of each queue.
 const DEPTH: u16 = 128;
 /// Time a lane gets to let go of a device that has been stopped.
 const LET_GO: Duration = Duration::from_secs(20);
@@ -39,6 +38,8 @@ const QUIESCE: Duration = Duration::from_secs(5);
 /// Time that those who only look at new devices (udev) get to close them again.
 const LOOKERS: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
+
+const _: () = assert!(QUEUES_MAX * DEPTH <= UBLK_SLOTS, "a slot for each tag");
 
 /// A volume cannot be made a block device, or not be taken away.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +132,8 @@ pub async fn create(
             .take()
             .map(|error| chain(&error).to_string())
             .or(reason);
-        let made = match blocking(move || add(limits, mode)).await {
+        let queues = node.config.ublk.queues;
+        let made = match blocking(move || add(limits, mode, queues)).await {
             Ok(opened) => serve(node, name, volume, lane, opened, reason.clone(), false).await,
             Err(error) => Err(error),
         };
@@ -219,7 +221,7 @@ fn open(device: Device) -> Result<Opened, UblkError> {
     Ok((device, char, maps))
 }
 
-fn add(limits: Limits, mode: Mode) -> Result<Opened, BlockError> {
+fn add(limits: Limits, mode: Mode, queues: u16) -> Result<Opened, BlockError> {
     // A control ring for each device: a command that waits holds up no other device's.
     let limits = match mode {
         // It gets its size when its pages are stable: before, nobody can use it.
@@ -227,7 +229,7 @@ fn add(limits: Limits, mode: Mode) -> Result<Opened, BlockError> {
         Mode::UserCopy | Mode::Mapped => limits,
     };
     let device = Control::open()?.add(&DeviceConfig {
-        queues: QUEUES,
+        queues,
         depth: DEPTH,
         max_io: UBLK_MAX_IO,
         mode,
