@@ -267,6 +267,45 @@ fn a_full_live_queue_is_congestion_and_stopping_ends_it() {
     assert_eq!(sender.try_send(late), Err(SendError::Closed));
 }
 
+/// Two bounds for two kinds of memory: a pipe that is full leaves room for payload of the front end's.
+#[test]
+fn what_waits_in_the_pipe_takes_no_room_in_the_queue() {
+    let (here, _there) = plain_pair();
+    let (told, (end, _ended)) = (Told::default(), on_end());
+    let config = LiveConfig {
+        queue_bytes: 256 << 10,
+        pipe_bytes: MIB,
+        ..LiveConfig::default()
+    };
+    let (sender, thread) =
+        LiveSender::start("live", config, here, told.tracker(), counters(), end).unwrap();
+    let pipe = sender.pipe().expect("a pipe").clone();
+    let bytes = pattern(64 << 10, 7);
+    let range = ByteRange::new(0, bytes.len() as u64);
+    let mut taken = 0;
+    // Until nothing goes on to the peer either, which takes nothing.
+    wait_until("a pipe that stays full", || {
+        while pipe.reserve(range.len()) {
+            let mut frame = live(taken, Command::Write, range, None);
+            frame.bytes = Some(LiveBytes::Piped(range.len()));
+            sender.try_send(frame).expect("room in the queue");
+            (&**pipe.write_end()).write_all(&bytes).unwrap();
+            taken += 1;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let room = pipe.reserve(range.len());
+        if room {
+            pipe.release(range.len());
+        }
+        !room
+    });
+    assert!(taken * range.len() >= MIB);
+    let frame = live(taken, Command::Write, range, Some(bytes));
+    sender.try_send(frame).expect("room in the queue");
+    thread.stop();
+    thread.join(PATIENCE).unwrap();
+}
+
 #[test]
 fn durable_writes_are_submitted_whole() {
     let sink = Arc::new(TestVolume::new(1, SIZE));

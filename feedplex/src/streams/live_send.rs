@@ -176,7 +176,11 @@ impl LiveSender {
         if matches!(payload, Body::Piped(_)) && self.pipe.is_none() {
             return Err(SendError::Invalid);
         }
-        let cost = FRAME_COST.saturating_add(payload.len());
+        let cost = match &payload {
+            // The room it takes was reserved in the pipe.
+            Body::Piped(_) => FRAME_COST,
+            other => FRAME_COST.saturating_add(other.len()),
+        };
         self.queue.push_with(cost, || {
             header.sequence = self.acks.open_with_sequence(token)?;
             Ok((Queued { header, payload }, header.sequence))

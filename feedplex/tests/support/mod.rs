@@ -237,7 +237,7 @@ pub fn counters() -> Arc<FeedCounters> {
     Arc::new(FeedCounters::default())
 }
 
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");

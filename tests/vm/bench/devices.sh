@@ -57,4 +57,3 @@ for pattern in $patterns; do
     table "$rw-$bs-qd$depth" volmgr rublk-z rublk
     table "$rw-$bs-qd$depth" volmgr-mirror md-bitmap md
 done
-cp /tmp/figures /job/out/figures

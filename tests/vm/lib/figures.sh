@@ -36,7 +36,7 @@ measure() {
     kill -INT $fio; wait $fio 2>/dev/null || true
     awk -v r="$1" -v p="$2" -v n="$6" -v s=$((s1 - s0)) -v bs="${4%k}" -v ms=$((t1 - t0)) -v b=$((b1 - b0)) -v d=$((p1 - p0)) \
         'BEGIN {ops = s / 2 / bs; if (ops < 1) ops = 1; printf "%d %s %s %.1f %.1f %.1f\n", r, p, n, ops * 1000 / ms, b * 10000 / ops, d * 10000 / ops}' \
-        >>/tmp/figures
+        >>/job/out/figures
 }
 
 # table PATTERN OURS OTHERS...: medians, and the ratio of ours to each other within a round (least..most). A pattern whose name
@@ -61,5 +61,5 @@ table() {
                 if (k > 1) { x = median(q, m); line = line sprintf("   ours/its %.2f (%.2f..%.2f)", x, q[1], q[m]) }
                 print "figure: " line
             }
-        }' /tmp/figures
+        }' /job/out/figures
 }

@@ -20,6 +20,9 @@ use volmgr::engine::IoId;
 /// Payload of live writes that may wait for the socket, in bytes: a part of a lane's memory, so that
 /// clients never wait for the peer.
 const LIVE_QUEUE_BYTES: u64 = 2 << 20;
+/// The same for what never enters a lane's memory, in bytes of the kernel's: a burst of large writes at the depth of a
+/// device's queue should not make a feed fall behind.
+const LIVE_PIPE_BYTES: u64 = 8 << 20;
 
 /// A data stream whose other end has not answered anything for so long is given up. Its keepalives come more often.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
@@ -62,7 +65,7 @@ impl SourceStreams {
             &format!("live-{name}"),
             LiveConfig {
                 queue_bytes: LIVE_QUEUE_BYTES,
-                pipe_bytes: LIVE_QUEUE_BYTES,
+                pipe_bytes: LIVE_PIPE_BYTES,
                 ..LiveConfig::default()
             },
             live,
