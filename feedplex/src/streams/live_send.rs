@@ -299,7 +299,9 @@ impl Sending {
         }
         let mut rest = batch;
         while !rest.is_empty() {
-            let piped = rest.iter().position(|f| matches!(f.payload, Body::Piped(_)));
+            let piped = rest
+                .iter()
+                .position(|f| matches!(f.payload, Body::Piped(_)));
             let (memory, after) = rest.split_at(piped.unwrap_or(rest.len()));
             if !memory.is_empty() {
                 self.send_memory(memory)?;

@@ -7,7 +7,8 @@ use blockio::{ByteRange, Flags};
 use feedplex::counters::CounterValues;
 use feedplex::device::SinkDevice;
 use feedplex::streams::{
-    BulkConfig, BulkJob, BulkSender, LiveBytes, LiveFrame, RateLimiter, ReceiverConfig, StreamError, receive,
+    BulkConfig, BulkJob, BulkSender, LiveBytes, LiveFrame, RateLimiter, ReceiverConfig,
+    StreamError, receive,
 };
 use feedplex::transport::DataStream;
 use feedplex::wire::frame::{Command, FrameFlags, FrameHeader};

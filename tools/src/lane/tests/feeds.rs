@@ -1,9 +1,7 @@
 //! Feeds, with a sink that is a vector in this process.
 
 use super::rig::{MIB, Rig, SIZE, have, run, sample};
-use crate::lane::{
-    BulkOp, Congested, FeedOutlet, LaneHandle, LiveBytes, LiveOp, PayloadPipe,
-};
+use crate::lane::{BulkOp, Congested, FeedOutlet, LaneHandle, LiveBytes, LiveOp, PayloadPipe};
 use blockio::{ByteRange, IoError, IoErrorKind, Op};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -74,7 +72,9 @@ impl FeedOutlet for Peer {
         }
         sink.live += 1;
         match (op.op, op.bytes) {
-            (Op::Write, Some(LiveBytes::Memory(bytes))) => sink.bytes[span(op.range)].copy_from_slice(bytes.as_ref()),
+            (Op::Write, Some(LiveBytes::Memory(bytes))) => {
+                sink.bytes[span(op.range)].copy_from_slice(bytes.as_ref())
+            }
             (Op::WriteZeroes | Op::Discard, None) => sink.bytes[span(op.range)].fill(0),
             (Op::Flush, None) => {
                 if let Some(point) = op.mark {
