@@ -28,7 +28,7 @@
 //!
 //! // The volume's log, empty, as it is made together with the volume.
 //! let geometry = Geometry { volume: Uuid::from_u128(1), size: SIZE, region_size: 65536 };
-//! let mut log = vec![0; geometry.log_bytes()? as usize];
+//! let mut log = vec![0; geometry.log_bytes().expect("no overflow") as usize];
 //! for (start, bytes) in geometry.format(&[]) {
 //!     log[start as usize..][..bytes.len()].copy_from_slice(&bytes);
 //! }
