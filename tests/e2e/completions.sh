@@ -39,7 +39,8 @@ tab ublk nbd both -- lvchange -ay --frontend ''
 tab --mirrors -- lvcreate --mirr
 tab lv_name -- lvs -o lv_na
 tab +lv_name,lv_path -- lvs -o +lv_name,lv_pat
-bash "$work/tab" "$bin/volmgr" vgextend vgalpha "$work/a/di" | grep -q "^$work/a/disk2" || die "no disks are offered"
+bash "$work/tab" "$bin/volmgr" vgextend vgalpha "$work/a/di" >"$work/offered"
+grep -q "^$work/a/disk2" "$work/offered" || die "no disks are offered"
 touch "$work/backup.txt"
 tab "$work/backup.txt" -- vgcfgrestore -f "$work/back"
 export VOLMGR_SOCKET=$work/nobody

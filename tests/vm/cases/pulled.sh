@@ -6,11 +6,12 @@
 export DM_DISABLE_UDEV=1 # there is none here
 modprobe ublk_drv
 modprobe dm_mod
+modprobe sd_mod # which udev would load
 modprobe scsi_debug dev_size_mb=160 delay=0
 ram_disks 2 160
 dmsetup create pulled --table "0 $((160 << 11)) linear /dev/ram1 0"
 scsi_disk() { for d in /sys/block/sd*; do [ "$(cat "$d/device/model" 2>/dev/null | tr -d ' ')" = scsi_debug ] && basename "$d" && return; done; return 1; }
-wait_for 10 scsi_disk
+wait_for 30 scsi_disk
 node_start a
 v a vgcreate vg /dev/ram0 /dev/mapper/pulled "/dev/$(scsi_disk)"
 
@@ -66,7 +67,7 @@ wait_for 60 not_whole
 echo "after the removal: $(state vg/gone)"
 rounds 2
 echo "- - -" >"/sys/class/scsi_host/$host/scan"
-wait_for 20 scsi_disk
+wait_for 60 scsi_disk
 echo "taken out as $disk, back as $(scsi_disk)"
 v a vgscan
 percent=$(value a plexs vg/gone -o plex_state,plex_sync_percent | sort -k 2 -n | head -n 1)

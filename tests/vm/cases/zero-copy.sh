@@ -80,7 +80,7 @@ for _ in 1 2; do
     sleep 1.5
     kill -KILL "$pid_a"; wait "$pid_a" || true
     node_start a
-    wait_for 30 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path va/lv | grep -q /dev/volmgr"
+    wait_for 90 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path va/lv | grep -q /dev/volmgr"
 done
 wait $client || die "fio under kill: $(tail -n 3 /tmp/fio)"
 [ "$(value a lvs va/lv -o lv_io_mode)" = zero-copy ] || die "after recovery: $(value a lvs va/lv -o lv_io_mode)"

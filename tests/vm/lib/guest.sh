@@ -48,7 +48,7 @@ node_start() { # name [extra options]; config=FILE before it
         --listen "$address:${port_of[$name]}" --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
     node_pids+=($!)
     eval "pid_$name=$!"
-    wait_for 20 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
+    wait_for 60 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
 }
 v() { # name verb...
     local name=$1; shift

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 use volmgr::engine::{DiskId, PlexId, VolumeLayout};
-use volmgr::model::{PlexState, Role, Volume};
+use volmgr::model::{Group, Plex, PlexState, Role, Volume};
 use volmgr::plan;
 
 /// The data path of a volume.
@@ -310,6 +310,16 @@ async fn start(
         }
     }
     node.event("lv-activated", &name.to_string(), "volume is served");
+    if empty(volume).next().is_some()
+        && let Err(failure) = adopt_logs(node, name).await
+    {
+        // It is filled nevertheless, from the start should the daemon die meanwhile.
+        node.event(
+            "reconfigure-failed",
+            &name.to_string(),
+            &failure.to_string(),
+        );
+    }
     if let Some(feeds) = node.feeds() {
         feeds.activated(name);
     }
@@ -405,8 +415,9 @@ async fn tell_lane(
 }
 
 /// Lets the engine of a served volume fill log copies that missed updates or are new: it writes
-/// them anew; only then the metadata calls them valid. An inactive volume's are seen to when it is
-/// activated.
+/// them anew; only then the metadata calls them valid. In the same way an empty plex's map: only when it
+/// says durably that the plex has nothing, the metadata calls the plex syncing. An inactive volume's
+/// are seen to when it is activated.
 pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let what = "cannot renew the log";
     let (view, volume) = find_volume(node, name, what)?;
@@ -416,10 +427,11 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let disks = node.groups.disks(&name.vg);
     let formatted = tokio::task::block_in_place(|| logs::format_invalid(&view, &volume, &disks))
         .map_err(|error| fail(name, what, error, ""))?;
-    if formatted.is_empty() {
+    let empty: Vec<Uuid> = empty(&volume).map(|plex| plex.uuid).collect();
+    if formatted.is_empty() && empty.is_empty() {
         return Ok(());
     }
-    let valid = |group: &volmgr::model::Group| {
+    let valid = |group: &Group| {
         formatted.iter().try_fold(group.clone(), |group, plex| {
             plan::set_log_valid(&group, &name.lv, *plex, true)
         })
@@ -433,12 +445,19 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
         return Ok(());
     };
     tell_lane(node, name, &adopted, volume, &[]).await?;
-    lane.quiesce()
-        .await
-        .map_err(|error| fail(name, what, chain(&error), ""))?;
-    node.commit(&name.vg, valid)
+    let failed = |error| fail(name, what, chain(&error), "");
+    lane.quiesce().await.map_err(failed)?;
+    lane.write_maps().await.map_err(failed)?;
+    let change = |group: &Group| plan::begin_fill(&valid(group)?, &name.lv, &empty);
+    node.commit(&name.vg, change)
         .map(drop)
         .map_err(|error| commit_failed(name, what, error))
+}
+
+/// Plexes that have nothing yet and whose maps are not known to say so.
+fn empty(volume: &Volume) -> impl Iterator<Item = &Plex> {
+    let plexes = volume.plexes.iter();
+    plexes.filter(|plex| plex.state == PlexState::Empty)
 }
 
 /// Disks of a group have come or gone: its served volumes want to know.

@@ -272,6 +272,9 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
+    WriteMaps {
+        reply: Reply<()>,
+    },
     FeedMap {
         feed: FeedId,
         reply: Reply<RegionMap>,

@@ -75,6 +75,10 @@ impl Lane {
                 self.engine.clear_feed_map(feed, &mut self.out);
                 self.when_durable(reply);
             }
+            LaneCommand::WriteMaps { reply } => {
+                self.engine.write_maps(&mut self.out);
+                self.when_durable(reply);
+            }
             LaneCommand::FeedMap { feed, reply } => {
                 let map = self.engine.feed_map(feed).cloned();
                 self.answer(reply, map.ok_or(LaneError::NoFeed));

@@ -240,6 +240,11 @@ impl LaneHandle {
             .await
     }
 
+    /// Returns when what the plexes and feeds miss now is in the log.
+    pub async fn write_maps(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::WriteMaps { reply }).await
+    }
+
     /// What the feed misses.
     pub async fn feed_map(&self, feed: FeedId) -> Result<RegionMap, LaneError> {
         self.ask(|reply| LaneCommand::FeedMap { feed, reply }).await

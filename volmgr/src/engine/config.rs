@@ -467,9 +467,15 @@ impl Engine {
         here.or(self.spare.get(&feed.0))
     }
 
+    /// Writes to the log what all targets miss now, without waiting for the next cycle.
+    pub fn write_maps(&mut self, out: Out<'_>) {
+        self.queue_maps();
+        self.pump(out);
+    }
+
     /// A number for [`Engine::maps_written`]: every change of a map made so far by
-    /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or a new
-    /// layout. (Changes by writes come with the next cycle; until then the dirty-region log covers
+    /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or
+    /// [`Engine::write_maps`]. (Changes by writes come with the next cycle; until then the dirty-region log covers
     /// them.)
     pub fn maps_barrier(&mut self) -> u64 {
         self.log.barrier()

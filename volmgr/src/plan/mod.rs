@@ -5,7 +5,7 @@
 //!
 //! * groups and disks: [`create_group`], [`extend_group`], [`reduce_group`], [`mark_pv_missing`], …
 //! * volumes: [`create_volume`], [`extend_volume`], [`reduce_volume`], [`remove_volume`], …
-//! * plexes: [`attach_plex`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
+//! * plexes: [`attach_plex`], [`begin_fill`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
 //! * feeds and points: [`add_feed`], [`remove_feed`], [`update_feed`], [`add_point`], [`remove_point`]
 //! * [`layout`]: what the engine needs to know of a volume
 //! * [`Space`]: the free extents
@@ -25,7 +25,9 @@ pub use group::{
     rename_group, resize_pv, revive_plexes, set_exported,
 };
 pub use layout::{LayoutError, layout};
-pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
+pub use plex::{
+    attach_plex, begin_fill, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state,
+};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;
 pub use volume::{

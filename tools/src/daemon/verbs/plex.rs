@@ -4,7 +4,7 @@ use super::lv::{named_pvs, present};
 use super::vg::usable;
 use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
 use crate::api::{Failure, LvName, MirrorSpec};
-use crate::daemon::{active, logs};
+use crate::daemon::active;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 use volmgr::model::{Layout, LogCopy, Plex, PlexState};
@@ -26,8 +26,7 @@ async fn attach(
     let view = usable(ctx, &lv.vg, what)?;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
     let pvs = named_pvs(&view, pvs, lv, what)?;
-    let group = present(&view);
-    let mut planned = group.clone();
+    let mut planned = present(&view);
     for _ in 0..count {
         planned = plan::attach_plex(&planned, &lv.lv, Layout::Concat, &pvs, Uuid::new_v4())
             .map_err(|error| plan_failed(lv, what, &error, &view))?;
@@ -52,18 +51,6 @@ async fn attach(
     let names = names.join(", ");
     if ctx.would(&format!("attach {names} to {lv}")) {
         return Ok(());
-    }
-    let disks = ctx.node.groups.disks(&lv.vg);
-    // Their maps' slots may have been others': all dirty first, then they may be seen. An engine that
-    // runs keeps its maps itself and starts a new plex all dirty.
-    if !ctx.node.is_active(volume.uuid) {
-        tokio::task::block_in_place(|| {
-            logs::fit(&view, &volume, &disks)?;
-            plexes
-                .iter()
-                .try_for_each(|plex| logs::set_all_dirty(&group, &volume, &disks, plex.map_slot))
-        })
-        .map_err(|error| fail(lv, what, error, ""))?;
     }
     ctx.node
         .commit(&lv.vg, |group| {

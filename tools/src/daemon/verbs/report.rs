@@ -208,6 +208,10 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
             .iter()
             .any(|subdisk| !view.disks.contains_key(&subdisk.pv))
     };
+    let filling = |state| {
+        use PlexState::{Active, Empty, Syncing};
+        matches!(state, Active | Syncing | Empty)
+    };
     let good = volume
         .plexes
         .iter()
@@ -220,7 +224,7 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     } else if volume
         .plexes
         .iter()
-        .all(|plex| matches!(plex.state, PlexState::Active | PlexState::Syncing) && !gone(plex))
+        .all(|plex| filling(plex.state) && !gone(plex))
     {
         "resync"
     } else {
