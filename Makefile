@@ -40,7 +40,7 @@ vm-test: build ## real kernels in QEMU (tests/vm)
 	$(CARGO) test --locked --no-run -p feedplex --test kernel_tls
 	tests/vm/run
 
-vm-bench: build ## block devices beside rublk and md, in a real kernel (tests/vm/bench)
+vm-bench: build ## block devices and feeds beside rublk, md, DRBD, in a real kernel (tests/vm/bench)
 	@$(need) vm vmbench
 	tests/vm/bench/run --suite trixie-backports
 

@@ -275,6 +275,27 @@ impl BufMut {
         Ok(Self { len, ..self })
     }
 
+    /// From its first byte on, all of the slice that it was cut from; gives it back as it is where
+    /// somebody else has a part of that.
+    pub fn regrow(self) -> Result<Self, Self> {
+        let Hold {
+            region,
+            first,
+            pages,
+        } = &self.hold;
+        // Acquire pairs with the release of other users' drops.
+        if region.users[*first as usize].load(Ordering::Acquire) != 1 {
+            return Err(self);
+        }
+        let end = match *pages {
+            // Not from a pool: the mapping is its own.
+            0 => region.len,
+            pages => (*first + pages) as usize * PAGE,
+        };
+        let len = end - self.start;
+        Ok(Self { len, ..self })
+    }
+
     /// Makes it shared and read only.
     pub fn freeze(self) -> BufSlice {
         BufSlice {
@@ -441,6 +462,25 @@ mod tests {
         assert_eq!((whole.as_ref()[4095], whole.as_ref()[4096]), (1, 2));
         assert!(whole.try_into_mut().is_ok());
         assert_eq!(pool.free(), MAX_SLICE);
+    }
+
+    #[test]
+    fn a_part_grows_to_its_slice_again_when_it_is_alone() {
+        let pool = BufPool::new(2 * MAX_SLICE).expect("pool");
+        let _other = pool.alloc(PAGE).expect("other");
+        let mut tail = pool.alloc(4 * PAGE).expect("buf");
+        let mut head = tail.split_to(512);
+        head.as_mut().fill(3);
+        let head = head.regrow().expect_err("the tail is held");
+        assert_eq!(head.len(), 512);
+        drop(tail);
+        let shared = head.freeze();
+        let whole = shared.try_into_mut().expect("alone").regrow();
+        let whole = whole.expect("alone");
+        assert_eq!((whole.len(), whole.as_ref()[511]), (4 * PAGE, 3));
+        let mut own = BufMut::standalone(5000).expect("memory");
+        assert_eq!(own.split_to(8).regrow().expect_err("two").len(), 8);
+        assert_eq!(own.regrow().expect("alone").len(), 2 * PAGE - 8);
     }
 
     #[test]

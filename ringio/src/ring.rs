@@ -523,8 +523,7 @@ fn message(parts: &[crate::SendPart], done: usize) -> Box<Message> {
 impl<T> Drop for Ring<T> {
     /// Cancels what is in flight and waits for it, so that its memory may be freed.
     fn drop(&mut self) {
-        // A driver's command cannot be cancelled this way and refers to no memory of ours: the
-        // kernel ends it after the ring.
+        // A driver's command cannot be cancelled this way: the kernel ends it after the ring.
         let waits = |entry: &Entry<T>| !matches!(entry.op, Op::Command(_));
         let tokens: Vec<u64> = self
             .ops
@@ -544,6 +543,12 @@ impl<T> Drop for Ring<T> {
             }
             self.completions(&mut done);
             done.clear();
+        }
+        // By then its driver may still write to memory that was given to it: never free that.
+        for entry in self.ops.drain() {
+            if matches!(&entry.op, Op::Command(command) if command.has_memory()) {
+                std::mem::forget(entry.op);
+            }
         }
     }
 }

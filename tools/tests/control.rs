@@ -236,7 +236,7 @@ fn sizes_names_and_shapes_change() {
         pvs: Vec::new(),
     });
     let plexes = daemon.rows(ReportKind::Plex);
-    assert_eq!(rig::text(&plexes[1], "plex_state"), "empty");
+    assert_eq!(rig::text(&plexes[1], "plex_state"), "syncing");
     let detach = |plex: &str| Command::Plexdetach {
         lv: lv("vg0/web"),
         plex: plex.into(),

@@ -4,27 +4,41 @@ use crate::CharDevice;
 use crate::sys::command::build;
 use crate::sys::uapi;
 use blockio::IoError;
+use ringio::BufMut;
 use ringio::sys::Command;
 
-/// Asks for the first request of `tag`. In zero-copy mode its pages come in `slot` of the table of
-/// buffers of the ring that the command is given to; the request's commit must go to the same ring.
-pub fn fetch(device: &CharDevice, queue: u16, tag: u16, slot: Option<u16>) -> Command {
-    build(device.handle(), uapi::IO_FETCH_REQ, queue, tag, 0, slot)
+/// Where the payload of a tag's next request is to be.
+#[derive(Debug)]
+pub enum Payload {
+    /// In the kernel, to be copied by [`CharDevice::read_payload`] and `write_payload`.
+    Copied,
+    /// Its pages in this slot of the table of buffers of the ring that the command is given to; the
+    /// request's commit must go to the same ring.
+    Slot(u16),
+    /// The kernel copies what a write brings into this memory before the command completes. It must
+    /// have room for the device's largest request.
+    Memory(BufMut),
+}
+
+/// Asks for the first request of `tag`.
+pub fn fetch(device: &CharDevice, queue: u16, tag: u16, payload: Payload) -> Command {
+    build(device, uapi::IO_FETCH_REQ, queue, tag, 0, payload)
 }
 
 /// Ends the request of `tag` and asks for the next, as [`fetch`] does. `Ok` carries the bytes done.
 ///
 /// The kernel empties the request's slot first. Operations of the ring that use it and have been
-/// submitted keep the pages until they are done, and the request open as long.
+/// submitted keep the pages until they are done, and the request open as long. Of memory it first
+/// copies what a read gets.
 pub fn commit(
     device: &CharDevice,
     queue: u16,
     tag: u16,
-    slot: Option<u16>,
+    payload: Payload,
     result: Result<u32, IoError>,
 ) -> Command {
     let op = uapi::IO_COMMIT_AND_FETCH_REQ;
-    build(device.handle(), op, queue, tag, result_code(result), slot)
+    build(device, op, queue, tag, result_code(result), payload)
 }
 
 fn result_code(result: Result<u32, IoError>) -> i32 {

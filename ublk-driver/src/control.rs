@@ -11,13 +11,11 @@
 //! must run on another thread than the queues.
 
 use crate::params;
-use crate::sys::block;
 use crate::sys::ring::ControlRing;
 use crate::sys::uapi::{self, ControlCommand, DeviceInfo, Features};
 use crate::{CharDevice, DeviceConfig, Mode, UblkError};
 use std::fs::OpenOptions;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -218,8 +216,10 @@ impl Device {
     pub fn mode(&self) -> Mode {
         if self.features().contains(Features::AUTO_BUF_REG) {
             Mode::ZeroCopy
-        } else {
+        } else if self.features().contains(Features::USER_COPY) {
             Mode::UserCopy
+        } else {
+            Mode::Mapped
         }
     }
 
@@ -228,18 +228,13 @@ impl Device {
         Ok(self.control.info(self.id())?.state == uapi::STATE_LIVE)
     }
 
-    /// The device that users see.
-    pub fn block_path(&self) -> PathBuf {
-        PathBuf::from(format!("/dev/ublkb{}", self.id()))
-    }
-
     /// Opens the device that queues talk to. It appears a moment after the device was added.
     pub fn open_char(&self) -> Result<CharDevice, UblkError> {
         let path = format!("/dev/ublkc{}", self.id());
         let deadline = Instant::now() + Duration::from_secs(3);
         loop {
             match OpenOptions::new().read(true).write(true).open(&path) {
-                Ok(file) => return Ok(CharDevice::new(file)),
+                Ok(file) => return Ok(CharDevice::new(file, self.max_io())),
                 Err(source) if Instant::now() >= deadline => {
                     return Err(UblkError::Io {
                         what: format!("cannot open {path}"),
@@ -313,19 +308,6 @@ impl Device {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Makes the block device refuse writes, or take them again. Needs a started device.
-    pub fn set_read_only(&self, read_only: bool) -> Result<(), UblkError> {
-        let path = self.block_path();
-        OpenOptions::new()
-            .read(true)
-            .open(&path)
-            .and_then(|device| block::set_read_only(&device, read_only))
-            .map_err(|source| UblkError::Io {
-                what: format!("cannot set the read-only flag of {}", path.display()),
-                source,
-            })
     }
 
     /// Removes the device; its queues must have let go of it. Whoever still has it open keeps a dead

@@ -12,12 +12,18 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct CharDevice {
     file: Arc<File>,
+    max_io: u32,
 }
 
 impl CharDevice {
-    pub(crate) fn new(file: File) -> Self {
+    /// `max_io` is the device's largest request in bytes.
+    pub(crate) fn new(file: File, max_io: u32) -> Self {
         let file = Arc::new(file);
-        Self { file }
+        Self { file, max_io }
+    }
+
+    pub(crate) fn max_io(&self) -> u32 {
+        self.max_io
     }
 
     pub(crate) fn file(&self) -> &File {

@@ -9,6 +9,7 @@
 //!   the descriptors, an ioctl).
 //! * [`probe`]: what the running kernel can do, and the sentence the admin gets where it cannot.
 
+mod block;
 pub mod command;
 mod control;
 mod device;

@@ -10,6 +10,8 @@ pub enum Mode {
     ZeroCopy,
     /// By reading and writing the character device.
     UserCopy,
+    /// The kernel copies it to and from memory of the daemon.
+    Mapped,
 }
 
 /// A device to create.
@@ -40,10 +42,11 @@ pub(crate) fn encode(config: &DeviceConfig) -> [u8; 64] {
         attrs |= uapi::ATTR_ROTATIONAL;
     }
     let physical = limits.physical_block.max(limits.logical_block);
-    let optimal = if limits.optimal_io == 0 {
-        physical
-    } else {
-        limits.optimal_io
+    // The driver takes a power of two. Of a width that is none, one that it is a multiple of: who aligns
+    // to it never straddles a stripe's edge.
+    let optimal = match limits.optimal_io {
+        0 => physical,
+        width => (1 << width.trailing_zeros()).max(physical),
     };
     // Sizes of one discard or write-zeroes request, in sectors: bounded so that the byte count
     // stays below 4 GiB in the kernel.
@@ -67,7 +70,7 @@ pub(crate) fn encode(config: &DeviceConfig) -> [u8; 64] {
     );
     put(16, &(config.max_io / 512).to_ne_bytes());
     put(24, &(limits.size / 512).to_ne_bytes());
-    put(40, &limits.physical_block.to_ne_bytes());
+    // At 40, how far the device's start is from a multiple of the granularity: not at all.
     put(44, &limits.logical_block.max(4096).to_ne_bytes());
     put(
         48,
@@ -120,7 +123,13 @@ mod tests {
             u64::from_ne_bytes(b[24..32].try_into().expect("8 bytes")),
             1 << 21
         );
+        assert_eq!((u32_at(40), u32_at(44)), (0, 4096));
         assert_eq!(u32_at(48), u32::MAX >> 9);
+        let mut three = config.clone();
+        three.limits.optimal_io = 3 * 65536;
+        assert_eq!(encode(&three)[14], 16, "64 KiB");
+        three.limits.optimal_io = 0;
+        assert_eq!(encode(&three)[14], 12);
     }
 
     #[test]

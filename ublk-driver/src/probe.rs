@@ -34,13 +34,14 @@ const BASE: Features = Features::CMD_IOCTL_ENCODE.union(Features::USER_RECOVERY_
 
 impl Mode {
     /// Best first.
-    pub const ALL: [Self; 2] = [Self::ZeroCopy, Self::UserCopy];
+    pub const ALL: [Self; 3] = [Self::ZeroCopy, Self::UserCopy, Self::Mapped];
 
     /// As listings and the configuration call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroCopy => "zero-copy",
             Self::UserCopy => "user-copy",
+            Self::Mapped => "mapped",
         }
     }
 
@@ -50,8 +51,11 @@ impl Mode {
             // And user copy: for the requests whose bytes are needed in memory after all.
             Self::ZeroCopy => Features::SUPPORT_ZERO_COPY
                 .union(Features::AUTO_BUF_REG)
-                .union(Features::USER_COPY),
+                .union(Features::USER_COPY)
+                // To make its pages stable before it has a size.
+                .union(Features::UPDATE_SIZE),
             Self::UserCopy => Features::USER_COPY,
+            Self::Mapped => Features::empty(),
         })
     }
 }
@@ -65,6 +69,9 @@ pub fn lacks(mode: Mode, features: Features) -> Option<String> {
     Some(match mode {
         Mode::ZeroCopy if !missing.intersects(BASE) => {
             "this kernel cannot register request pages (Linux 6.16 can)".to_owned()
+        }
+        Mode::UserCopy if !missing.intersects(BASE) => {
+            "this kernel's ublk device cannot be read and written (Linux 6.5's can)".to_owned()
         }
         _ => format!("this kernel's ublk lacks {missing:?}"),
     })
@@ -94,7 +101,10 @@ mod tests {
         assert_eq!(judge(older).mode, Some(Mode::UserCopy));
         let oldest = older - Features::USER_COPY;
         let probe = judge(oldest);
+        assert_eq!(probe.mode, Some(Mode::Mapped));
+        assert!(probe.reason.expect("a reason").contains("6.5"));
+        let probe = judge(oldest - Features::USER_RECOVERY_REISSUE);
         assert_eq!(probe.mode, None);
-        assert!(probe.reason.expect("a reason").contains("USER_COPY"));
+        assert!(probe.reason.expect("a reason").contains("USER_RECOVERY"));
     }
 }

@@ -113,3 +113,23 @@ fn the_text() {
         assert!(dump.contains(word), "{word}:\n{dump}");
     }
 }
+
+/// Fields that came later: left out of what is written where they have their default, so that volumes
+/// which do not use them are what they always were, and taken as their default where they are missing.
+#[test]
+fn later_fields() {
+    let (_, mut group) = written();
+    let plain = group_to_text(&group);
+    assert!(!plain.contains("stable_copy"));
+    group
+        .volumes
+        .update(|_| true, |volume| volume.stable_copy = true);
+    let text = group_to_text(&group);
+    assert!(text.contains("\"stable_copy\": true"), "{text}");
+    assert_eq!(group_from_text(&text).unwrap(), group);
+    let without: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("stable_copy"))
+        .collect();
+    assert_eq!(without.join("\n"), plain.trim_end());
+}

@@ -13,6 +13,7 @@ writes=${WRITES:-"randwrite,4k,1 randwrite,4k,32 randwrite,64k,8 write,1024k,4"}
 modprobe ublk_drv
 modprobe drbd usermode_helper=/bin/true || { echo "skipped: this kernel has no DRBD"; exit 77; }
 # drbd-utils 9 keeps what speaks to a driver of version 8.4 apart.
+mkdir -p /run/lock /var/lib/drbd # drbdmeta locks there
 setup=$(ls /lib/drbd/drbdsetup-84 /usr/lib/drbd/drbdsetup-84 2>/dev/null | head -n 1 || true)
 [ -n "$setup" ] || { echo "skipped: drbdsetup-84 is not installed on the host"; exit 77; }
 ram_disks 4 $((size + 32))

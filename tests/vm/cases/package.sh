@@ -1,5 +1,5 @@
 # init: systemd
-# limit: 400
+# limit: 900
 # disks: 160 160
 # needs: dpkg-deb dpkg systemctl udevadm fio mkfs.ext4 fsck.ext4
 # The Debian package in a machine that systemd runs: installed, at boot there before /etc/fstab mounts from a volume, reloaded,
@@ -65,7 +65,7 @@ run)
     step "an upgrade under load"
     touch /tmp/go
     (while [ -e /tmp/go ]; do
-        fio --name=v --filename=/dev/volmgr/vg0/raw --rw=randwrite --bs=16k --size=40m --io_size=8m --ioengine=libaio --iodepth=8 --direct=1 \
+        fio --name=v --filename=/dev/volmgr/vg0/raw --rw=randwrite --bs=16k --size=24m --io_size=2m --ioengine=libaio --iodepth=8 --direct=1 \
             --verify=crc32c --verify_fatal=1 --randrepeat=0 --output-format=terse >/tmp/fio.out 2>/tmp/fio.err || exit 1
         echo round >>/tmp/rounds
     done) & load=$!

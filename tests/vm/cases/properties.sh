@@ -5,13 +5,13 @@
 . /job/guest.sh
 modprobe ublk_drv
 udev_start
-ram_disks 2 100
+ram_disks 3 100
 modprobe scsi_debug sector_size=4096 physblk_exp=0 dev_size_mb=100 lbpu=1 lbpws=1
 wait_for 60 sh -c 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block'
 four_k=/dev/$(basename /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block/*)
 wait_for 60 test -b "$four_k"
 node_start a
-v a vgcreate ram /dev/ram0 /dev/ram1
+v a vgcreate ram /dev/ram0 /dev/ram1 /dev/ram2
 v a vgcreate virt /dev/vda /dev/vdb
 v a vgcreate sectors "$four_k"
 
@@ -43,14 +43,19 @@ v a lvcreate -n two -L 16m -m 1 ram
 # Two disks read the same pages, each at its own time: who writes must leave them alone meanwhile. Needed only where they do.
 case $(value a lvs ram/two -o lv_io_mode) in
 zero-copy) says /dev/volmgr/ram/two queue/stable_writes 1 ;;
+*) says /dev/volmgr/ram/two queue/stable_writes 0 ;;
 esac
 v a lvcreate -n striped -L 16m -i 2 -I 64k ram
 says /dev/volmgr/ram/striped queue/optimal_io_size 131072
 at_least /dev/volmgr/ram/striped queue/minimum_io_size 4096
+# A width that is no power of two, which is all that the driver takes: a size that it is a multiple of.
+v a lvcreate -n three -L 12m -i 3 -I 64k ram
+says /dev/volmgr/ram/three queue/optimal_io_size 65536
+v a lvremove -y ram/three
 
 step "disks that spin; sectors of 4096 bytes"
 v a lvcreate -n spin -L 16m -m 1 virt
-says /dev/volmgr/virt/spin queue/rotational "$(cat /sys/block/vda/queue/rotational)" \
+says /dev/volmgr/virt/spin queue/rotational "$(cat /sys/block/vda/queue/rotational)" discard_alignment 0 \
     queue/logical_block_size "$(cat /sys/block/vda/queue/logical_block_size)"
 v a lvcreate -n big -L 16m sectors
 big=/dev/volmgr/sectors/big

@@ -45,6 +45,7 @@ missed=$(value a plexs vg/errors -o plex_name,plex_state,plex_sync_percent)
 echo "before plexsync: $missed"
 percent=$(value a plexs vg/errors -o plex_state,plex_sync_percent | awk '$1 != "active" {print int($2)}')
 [ -n "$percent" ] && [ "$percent" -ge 60 ] || die "the plex would be filled anew: $missed"
+v a vgscan # the disk was given up when it took no metadata
 v a plexsync vg/errors
 all_active vg/errors || die "after plexsync: $(state vg/errors)"
 rounds 1

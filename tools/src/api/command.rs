@@ -215,6 +215,9 @@ pub enum Command {
         peer: String,
         target: Option<LvName>,
         mode: Option<String>,
+        /// `block` or `degrade`; only with the mode `sync`.
+        #[serde(default)]
+        on_disconnect: Option<String>,
         create: bool,
         rate: Option<u64>,
         discard_peer: bool,
@@ -329,5 +332,10 @@ pub enum LvChange {
     Online {
         /// The plex.
         plex: String,
+    },
+    /// `--stable-copy y|n`.
+    StableCopy {
+        /// Copy each write once before it goes to plexes and feeds.
+        on: bool,
     },
 }

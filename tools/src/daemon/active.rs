@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 use volmgr::engine::{DiskId, PlexId, VolumeLayout};
-use volmgr::model::{Group, Plex, PlexState, Role, Volume};
+use volmgr::model::{PlexState, Role, Volume};
 use volmgr::plan;
 
 /// The data path of a volume.
@@ -44,7 +44,19 @@ struct Active {
     places: Vec<String>,
 }
 
+/// What listings say of a device in zero-copy mode whose writes are copied all the same.
+const STABLE_COPY: &str = "writes are copied first: stable copy is on";
+
 impl Active {
+    /// Why payload does not move in the best way; empty where it does.
+    fn io_reason(&self) -> &str {
+        match &self.block {
+            Some(block) if block.is_zero_copy() && self.lane.stable_copy() => STABLE_COPY,
+            Some(block) => block.io_reason().unwrap_or_default(),
+            None => "",
+        }
+    }
+
     /// Clients and users, as far as a listing cares.
     fn opens(&self) -> u64 {
         let users = self
@@ -136,12 +148,7 @@ impl ActiveVolumes {
             path: active.places.first().cloned().unwrap_or_default(),
             opens: active.opens(),
             io_mode: active.block.as_ref().map_or("nbd", |block| block.io_mode()),
-            io_reason: active
-                .block
-                .as_ref()
-                .and_then(|block| block.io_reason())
-                .unwrap_or_default()
-                .to_owned(),
+            io_reason: active.io_reason().to_owned(),
             copied_bytes: active.lane.copied_bytes(),
         })
     }
@@ -214,10 +221,13 @@ pub async fn activate(
 
 fn activated(node: &Node, name: &LvName, volume: &Volume) -> Activated {
     let mut warnings = Vec::new();
-    if volume.role == Role::Feed {
-        warnings.push(format!(
-            "{name} is fed by a peer: it is read-only for clients"
-        ));
+    if volume.is_read_only() {
+        warnings.push(match volume.role {
+            Role::Feed => format!("{name} is fed by a peer: it is read-only for clients"),
+            Role::Normal => {
+                format!("a peer restores from {name} while in use: it is read-only for clients")
+            }
+        });
     }
     Activated {
         places: node.active.places(volume.uuid),
@@ -271,7 +281,10 @@ async fn start(
     let layout = layout(view, volume, &mut disks)
         .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
     let specs = disks.iter().map(|(_, _, spec)| spec.clone()).collect();
-    let spec = LaneSpec::new(name.to_string(), layout, specs);
+    let spec = LaneSpec {
+        stable_copy: volume.stable_copy,
+        ..LaneSpec::new(name.to_string(), layout, specs)
+    };
     let (lane, events) = tokio::task::block_in_place(|| LaneHandle::start(spec))
         .map_err(|error| fail(name, what, chain(&error), ""))?;
     let active = Active {
@@ -310,16 +323,6 @@ async fn start(
         }
     }
     node.event("lv-activated", &name.to_string(), "volume is served");
-    if empty(volume).next().is_some()
-        && let Err(failure) = adopt_logs(node, name).await
-    {
-        // It is filled nevertheless, from the start should the daemon die meanwhile.
-        node.event(
-            "reconfigure-failed",
-            &name.to_string(),
-            &failure.to_string(),
-        );
-    }
     if let Some(feeds) = node.feeds() {
         feeds.activated(name);
     }
@@ -415,9 +418,8 @@ async fn tell_lane(
 }
 
 /// Lets the engine of a served volume fill log copies that missed updates or are new: it writes
-/// them anew; only then the metadata calls them valid. In the same way an empty plex's map: only when it
-/// says durably that the plex has nothing, the metadata calls the plex syncing. An inactive volume's
-/// are seen to when it is activated.
+/// them anew; only then the metadata calls them valid. An inactive volume's are seen to when it is
+/// activated.
 pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let what = "cannot renew the log";
     let (view, volume) = find_volume(node, name, what)?;
@@ -427,11 +429,10 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let disks = node.groups.disks(&name.vg);
     let formatted = tokio::task::block_in_place(|| logs::format_invalid(&view, &volume, &disks))
         .map_err(|error| fail(name, what, error, ""))?;
-    let empty: Vec<Uuid> = empty(&volume).map(|plex| plex.uuid).collect();
-    if formatted.is_empty() && empty.is_empty() {
+    if formatted.is_empty() {
         return Ok(());
     }
-    let valid = |group: &Group| {
+    let valid = |group: &volmgr::model::Group| {
         formatted.iter().try_fold(group.clone(), |group, plex| {
             plan::set_log_valid(&group, &name.lv, *plex, true)
         })
@@ -445,19 +446,12 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
         return Ok(());
     };
     tell_lane(node, name, &adopted, volume, &[]).await?;
-    let failed = |error| fail(name, what, chain(&error), "");
-    lane.quiesce().await.map_err(failed)?;
-    lane.write_maps().await.map_err(failed)?;
-    let change = |group: &Group| plan::begin_fill(&valid(group)?, &name.lv, &empty);
-    node.commit(&name.vg, change)
+    lane.quiesce()
+        .await
+        .map_err(|error| fail(name, what, chain(&error), ""))?;
+    node.commit(&name.vg, valid)
         .map(drop)
         .map_err(|error| commit_failed(name, what, error))
-}
-
-/// Plexes that have nothing yet and whose maps are not known to say so.
-fn empty(volume: &Volume) -> impl Iterator<Item = &Plex> {
-    let plexes = volume.plexes.iter();
-    plexes.filter(|plex| plex.state == PlexState::Empty)
 }
 
 /// Disks of a group have come or gone: its served volumes want to know.

@@ -42,7 +42,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   wait = 0                          # seconds that the start waits for disks that were there the last time
 
   [ublk]
-  mode = \"auto\"                    # how block devices move data: zero-copy, user-copy; auto: the best that works
+  mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
 
   [log]
   format = \"text\"                  # or json
@@ -178,6 +178,8 @@ pub enum UblkMode {
     ZeroCopy,
     /// One copy through the character device.
     UserCopy,
+    /// One copy by the kernel, to and from memory of the daemon.
+    Mapped,
 }
 
 /// `[ublk]`: block devices.

@@ -3,7 +3,8 @@
 
 use super::disks::FilePv;
 use super::groups::GroupView;
-use regionmap::log::{BLOCK, Geometry};
+use regionmap::log::{BLOCK, DRL_SLOT, Geometry, PageState, SLOTS};
+use regionmap::{PAGE_REGIONS, PAGE_WORDS, PageBits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use uuid::Uuid;
@@ -245,6 +246,50 @@ pub fn format_invalid(
     Ok(formatted)
 }
 
+/// Marks everything dirty in one map, in all valid copies: for a plex that has nothing yet and
+/// gets a slot that another one had.
+pub fn set_all_dirty(
+    group: &Group,
+    volume: &Volume,
+    disks: &BTreeMap<Uuid, FilePv>,
+    slot: u32,
+) -> Result<(), LogError> {
+    debug_assert!(slot != DRL_SLOT && slot < SLOTS);
+    let geometry = geometry(group, volume);
+    let mut written = false;
+    for log in volume.log.iter().filter(|log| log.valid) {
+        let Some(copy) = Copy::of(group, disks, log) else {
+            continue;
+        };
+        for page in 0..geometry.pages() {
+            let mut pair = vec![0; 2 * BLOCK as usize];
+            copy.disk
+                .read_at(copy.start + geometry.page_offset(slot, page, 0), &mut pair)
+                .map_err(copy.failed())?;
+            let (a, b) = pair.split_at(BLOCK as usize);
+            let (sequence, block) = match geometry.decode_pair(slot, page, a, b) {
+                PageState::Valid {
+                    sequence, block, ..
+                } => (sequence + 1, 1 - block),
+                PageState::Unwritten => (1, 0),
+                // It counts as all dirty already.
+                PageState::Lost => continue,
+            };
+            let bytes = geometry.encode_page(slot, page, sequence, &all_dirty(&geometry, page));
+            copy.disk
+                .write_at(copy.start + geometry.page_offset(slot, page, block), &bytes)
+                .map_err(copy.failed())?;
+        }
+        copy.disk.sync().map_err(copy.failed())?;
+        written = true;
+    }
+    if written {
+        Ok(())
+    } else {
+        Err(LogError::NoCopy)
+    }
+}
+
 fn valid_copy<'a>(
     group: &Group,
     volume: &Volume,
@@ -257,4 +302,17 @@ fn valid_copy<'a>(
         .filter_map(|log| Copy::of(group, disks, log))
         .find(|copy| copy.header(volume.uuid).is_ok())
         .ok_or(LogError::NoCopy)
+}
+
+/// Bits of a page, set for every region that there is.
+fn all_dirty(geometry: &Geometry, page: u64) -> PageBits {
+    let regions = geometry.size.div_ceil(geometry.region_size);
+    let here = regions
+        .saturating_sub(page * PAGE_REGIONS)
+        .min(PAGE_REGIONS);
+    let mut bits = [0u64; PAGE_WORDS];
+    for region in 0..here {
+        bits[(region / 64) as usize] |= 1 << (region % 64);
+    }
+    bits
 }

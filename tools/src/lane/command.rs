@@ -33,6 +33,8 @@ pub struct LaneSpec {
     pub bounces: usize,
     /// The volume has just been made: its plexes are equal whatever the log says.
     pub clean: bool,
+    /// Copy each write once: see [`LaneHandle::set_stable_copy`](super::LaneHandle::set_stable_copy).
+    pub stable_copy: bool,
 }
 
 impl LaneSpec {
@@ -46,6 +48,7 @@ impl LaneSpec {
             bounce_bytes: 256 << 10,
             bounces: 4,
             clean: false,
+            stable_copy: false,
         }
     }
 }
@@ -160,12 +163,23 @@ impl Drop for Done {
     }
 }
 
+/// What a client may ask about ranges of the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NbdContext {
+    /// What is allocated.
+    Allocation,
+    /// What has changed since a point in time.
+    Changed(Uuid),
+}
+
 /// A client whose negotiation is over.
 pub struct NbdClient {
     /// The socket; its blocking mode does not matter.
     pub socket: OwnedFd,
     /// What was agreed on.
     pub negotiated: Negotiated,
+    /// What its contexts mean, in the order of [`Negotiated::contexts`].
+    pub contexts: Vec<NbdContext>,
     /// Bytes received behind the negotiation.
     pub received: Vec<u8>,
     /// Who, for the log.
@@ -272,7 +286,36 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
-    WriteMaps {
+    PrepareSlot {
+        slot: u32,
+        reply: Reply<()>,
+    },
+    /// The other side waits for these.
+    FeedFetch {
+        feed: FeedId,
+        ranges: Vec<ByteRange>,
+        reply: Reply<()>,
+    },
+    /// What an online restore misses, into a slot that belongs to nobody yet.
+    PrepareRestore {
+        slot: u32,
+        from: FeedId,
+        all: bool,
+        reply: Reply<()>,
+    },
+    /// What changed since a point, into a slot that belongs to nobody yet, as `from` has it.
+    TrackPoint {
+        slot: u32,
+        from: FeedId,
+        reply: Reply<()>,
+    },
+    /// It is to belong to nobody after all.
+    UntrackPoint {
+        slot: u32,
+        reply: Reply<()>,
+    },
+    /// Answered when the map of what is missing is empty, on the disks, too.
+    RestoreEnded {
         reply: Reply<()>,
     },
     FeedMap {

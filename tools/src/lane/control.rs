@@ -1,6 +1,7 @@
 //! Commands and results from other threads.
 
 use super::command::{LaneCommand, Outcome};
+use super::feeds::Durable;
 use super::start::check_disks;
 use super::thread::{Lane, Phase};
 use super::{LaneError, LaneStats};
@@ -75,9 +76,43 @@ impl Lane {
                 self.engine.clear_feed_map(feed, &mut self.out);
                 self.when_durable(reply);
             }
-            LaneCommand::WriteMaps { reply } => {
-                self.engine.write_maps(&mut self.out);
+            LaneCommand::PrepareSlot { slot, reply } => {
+                self.engine.prepare_slot(slot, &mut self.out);
                 self.when_durable(reply);
+            }
+            LaneCommand::FeedFetch {
+                feed,
+                ranges,
+                reply,
+            } => {
+                self.engine.feed_fetch(feed, &ranges, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::PrepareRestore {
+                slot,
+                from,
+                all,
+                reply,
+            } => {
+                self.engine.prepare_restore(slot, from, all, &mut self.out);
+                self.when_durable(reply);
+            }
+            LaneCommand::TrackPoint { slot, from, reply } => {
+                match self.engine.track_point(slot, from, &mut self.out) {
+                    Ok(()) => self.when_durable(reply),
+                    Err(error) => self.answer(reply, Err(error.into())),
+                }
+            }
+            LaneCommand::UntrackPoint { slot, reply } => {
+                self.engine.untrack_point(slot);
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::RestoreEnded { reply } => {
+                self.engine.hurry_restore(&mut self.out);
+                self.take_out();
+                self.durables
+                    .push((Instant::now(), Durable::Restore, reply));
             }
             LaneCommand::FeedMap { feed, reply } => {
                 let map = self.engine.feed_map(feed).cloned();
@@ -121,6 +156,9 @@ impl Lane {
                         since,
                         forced: false,
                     };
+                    // Nothing more comes from any feed: who waits for that would hold the end up.
+                    self.engine.give_up_restore(&mut self.out);
+                    self.take_out();
                     self.shut_down_clients(false);
                 }
             }

@@ -13,7 +13,7 @@ use blockio::{ByteRange, Flags, IoError, IoErrorKind, Limits, Op};
 use regionmap::RegionMap;
 use ringio::{BufSlice, MAX_SLICE};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub copied: AtomicU64,
     pub users: std::sync::Mutex<Option<UsersFn>>,
     pub meters: Arc<SharedMeters>,
+    /// Writes are copied into memory of the lane before they are submitted.
+    pub stable_copy: AtomicBool,
 }
 
 // The channels are the standard library's: when the lane goes, what is still in them is dropped,
@@ -97,6 +99,18 @@ impl LaneHandle {
     /// Payload of clients that went through this process's memory, in bytes, once for each copy.
     pub fn copied_bytes(&self) -> u64 {
         self.shared.copied.load(Ordering::Relaxed)
+    }
+
+    /// From the next write on: copy its bytes into memory of the lane before plexes and feeds get
+    /// them, so that they all get the same even from a program that changes its buffer meanwhile.
+    /// Makes a difference in zero-copy mode only; in the others that copy is made in any case.
+    pub fn set_stable_copy(&self, on: bool) {
+        self.shared.stable_copy.store(on, Ordering::Relaxed);
+    }
+
+    /// Are writes copied first?
+    pub fn stable_copy(&self) -> bool {
+        self.shared.stable_copy.load(Ordering::Relaxed)
     }
 
     /// NBD connections that are open, and users of the block device.
@@ -240,9 +254,56 @@ impl LaneHandle {
             .await
     }
 
-    /// Returns when what the plexes and feeds miss now is in the log.
-    pub async fn write_maps(&self) -> Result<(), LaneError> {
-        self.ask(|reply| LaneCommand::WriteMaps { reply }).await
+    /// Returns when the log says that a plex with its map in this slot, which nobody has yet, misses
+    /// everything; of a slot in use, when it says what its owner misses now.
+    pub async fn prepare_slot(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareSlot { slot, reply })
+            .await
+    }
+
+    /// The other side of a feed waits for these ranges: they go first.
+    pub async fn feed_fetch(&self, feed: FeedId, ranges: Vec<ByteRange>) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedFetch {
+            feed,
+            ranges,
+            reply,
+        })
+        .await
+    }
+
+    /// What an online restore misses, into `slot` of the log, which belongs to nobody: what the map of
+    /// `from` says, or everything. Durable when it answers.
+    pub async fn prepare_restore(
+        &self,
+        slot: u32,
+        from: FeedId,
+        all: bool,
+    ) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareRestore {
+            slot,
+            from,
+            all,
+            reply,
+        })
+        .await
+    }
+
+    /// What changed since the point at which `from` stands, and what changes from now on, into `slot` of
+    /// the log, which belongs to nobody. Durable when it answers: now a commit may say whose it is.
+    pub async fn track_point(&self, slot: u32, from: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::TrackPoint { slot, from, reply })
+            .await
+    }
+
+    /// That commit has failed.
+    pub async fn untrack_point(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::UntrackPoint { slot, reply })
+            .await
+    }
+
+    /// Answers when nothing is missing any more of what an online restore brings, and the log says so.
+    pub async fn restore_ended(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::RestoreEnded { reply }).await
     }
 
     /// What the feed misses.

@@ -30,10 +30,12 @@ mod requests;
 mod start;
 mod thread;
 mod ublk;
+mod ublk_memory;
 mod wake;
 
 pub use command::{
-    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
+    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, NbdContext,
+    WriteGrant,
 };
 pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};

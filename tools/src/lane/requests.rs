@@ -125,7 +125,7 @@ impl Lane {
                 self.forget(payload);
             }
             Requester::Ublk { tag, read, payload } => {
-                self.ublk_done(tag, payload.filter(|_| read), pending.len, result);
+                self.ublk_done(tag, payload, read, pending.len, result);
                 self.forget(payload);
             }
             Requester::Job { job, payload } => {

@@ -5,7 +5,7 @@ use super::handle::Shared;
 use super::thread::{Inbox, Lane};
 use super::{LaneError, LaneSpec};
 use blockio::Limits;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
 use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
 
@@ -19,6 +19,7 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
         copied: AtomicU64::new(0),
         users: Mutex::new(None),
         meters: Arc::default(),
+        stable_copy: AtomicBool::new(spec.stable_copy),
     });
     let (report, started) = std::sync::mpsc::sync_channel(1);
     let its = Arc::clone(&shared);

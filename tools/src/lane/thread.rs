@@ -162,7 +162,7 @@ pub(super) struct Lane {
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
     /// Waiting until the engine's maps are in the log as they were at a barrier.
-    pub durables: Vec<(Instant, u64, Reply<()>)>,
+    pub durables: Vec<(Instant, super::feeds::Durable, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,
@@ -362,7 +362,7 @@ impl Lane {
             }
             Tag::Disk(job) => self.disk_completed(done, job),
             Tag::Nbd(key, step) => self.nbd_completed(done, key, step),
-            Tag::Ublk(tag) => self.ublk_completed(&done, tag),
+            Tag::Ublk(tag) => self.ublk_completed(done, tag),
             Tag::Piped(piped) => self.piped(&piped, done.result),
             Tag::Equalise(job) => self.equalise_completed(done, job),
         }
@@ -466,14 +466,19 @@ impl Lane {
     fn advance_phase(&mut self) {
         match self.phase {
             Phase::Running | Phase::Ended => {}
-            Phase::Draining { since, forced } => {
+            Phase::Draining { since, mut forced } => {
+                if !forced && since.elapsed() > STOP_CLIENTS {
+                    forced = true;
+                    self.phase = Phase::Draining { since, forced };
+                    self.shut_down_clients(true);
+                    self.drop_ublk();
+                }
+                if forced {
+                    // They would wait for a peer that is gone.
+                    self.engine.give_up_held(&mut self.out);
+                    self.take_out();
+                }
                 if !self.conns.is_empty() || self.ublk.is_some() {
-                    if !forced && since.elapsed() > STOP_CLIENTS {
-                        let forced = true;
-                        self.phase = Phase::Draining { since, forced };
-                        self.shut_down_clients(true);
-                        self.drop_ublk();
-                    }
                     return;
                 }
                 let drained = self.requests.is_empty() && self.jobs.is_empty();

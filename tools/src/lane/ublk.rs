@@ -8,19 +8,23 @@
 //!
 //! In zero-copy mode the payload stays in the request's pages, which the kernel puts into the ring's
 //! table of buffers with the request and takes out with its commit; each tag has a slot of its own.
-//! Otherwise, and for a request whose pages cannot be registered, it is copied between the pages and
-//! a slice of the pool by reading and writing the character device (user copy): a write before it is
-//! submitted, a read when it is done. Every such copy is counted.
+//! Otherwise, for a request whose pages cannot be registered, and for writes where the volume wants a
+//! stable copy, it is copied between the pages and a slice of the pool by reading and writing the
+//! character device (user copy): a write before it is submitted, a read when it is done. Every such
+//! copy is counted. In mapped mode the kernel copies to and from memory of the tag: see
+//! [`super::ublk_memory`].
 
 use super::LaneError;
 use super::command::Reply;
 use super::payload::KernelBytes;
 use super::thread::{Lane, Requester, Tag, Waiter};
+use super::ublk_memory::TagMemory;
 use blockio::{IoError, IoErrorKind, Op as DeviceOp, Origin, PayloadId};
-use ringio::{Completed, MAX_SLICE, Op};
+use ringio::{BufSlice, Completed, MAX_SLICE, Op, RingError};
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
-use ublk_driver::command::{self, Fetched};
+use ublk_driver::command::{self, Fetched, Payload};
 use ublk_driver::{CharDevice, Descriptor, Mode, QueueMap};
 
 /// Tags of all queues that a device in zero-copy mode may have: slots that a lane's ring keeps.
@@ -59,16 +63,36 @@ pub(super) struct Ublk {
     live: usize,
     /// Need memory first.
     blocked: VecDeque<UblkTag>,
+    /// Memory of the tags, in mapped mode.
+    memory: Option<TagMemory>,
 }
 
 impl Ublk {
+    /// The tag among those of all queues.
+    fn index(&self, tag: UblkTag) -> u16 {
+        let before = self.queues.maps[..tag.queue].iter().map(QueueMap::depth);
+        before.sum::<u16>() + tag.tag
+    }
+
     /// The tag's place in the ring's table of buffers, in zero-copy mode. Slot 0 is the pool's.
     fn slot(&self, tag: UblkTag) -> Option<u16> {
-        if self.queues.mode != Mode::ZeroCopy {
-            return None;
-        }
-        let before = self.queues.maps[..tag.queue].iter().map(QueueMap::depth);
-        Some(1 + before.sum::<u16>() + tag.tag)
+        (self.queues.mode == Mode::ZeroCopy).then(|| 1 + self.index(tag))
+    }
+
+    /// Where the payload of the tag's next request is to be.
+    fn place(&mut self, tag: UblkTag) -> Result<Payload, RingError> {
+        let index = usize::from(self.index(tag));
+        Ok(match (self.slot(tag), &mut self.memory) {
+            (Some(slot), _) => Payload::Slot(slot),
+            (None, Some(memory)) => Payload::Memory(memory.give(index)?),
+            (None, None) => Payload::Copied,
+        })
+    }
+
+    /// The memory of a tag, in mapped mode.
+    fn memory(&mut self, tag: UblkTag) -> Option<(&mut TagMemory, usize)> {
+        let index = usize::from(self.index(tag));
+        self.memory.as_mut().map(|memory| (memory, index))
     }
 }
 
@@ -86,25 +110,41 @@ impl Lane {
         if queues.mode == Mode::ZeroCopy && self.ring.kernel_slot(last, 0, 0).is_none() {
             return self.answer(reply, Err(LaneError::NoSlots));
         }
+        let result = self.fetch_all(queues, tags);
+        self.answer(reply, result);
+    }
+
+    fn fetch_all(&mut self, queues: UblkQueues, tags: usize) -> Result<(), LaneError> {
+        let memory = match queues.mode {
+            Mode::Mapped => Some(TagMemory::new(tags)?),
+            Mode::ZeroCopy | Mode::UserCopy => None,
+        };
         self.ublk_number += 1;
         let device = self.ublk_number;
-        self.ring.fix_file(&queues.device.handle());
-        let ublk = Ublk {
+        let handle = queues.device.handle();
+        let mut ublk = Ublk {
             queues,
             number: device,
             live: tags,
             blocked: VecDeque::new(),
+            memory,
         };
-        for (queue, map) in ublk.queues.maps.iter().enumerate() {
-            for tag in 0..map.depth() {
+        let mut fetches = Vec::with_capacity(tags);
+        for queue in 0..ublk.queues.maps.len() {
+            for tag in 0..ublk.queues.maps[queue].depth() {
                 let tag = UblkTag { queue, tag, device };
-                let slot = ublk.slot(tag);
-                let fetch = command::fetch(&ublk.queues.device, map.queue(), tag.tag, slot);
-                self.ring.push(Op::Command(fetch), Tag::Ublk(tag));
+                let place = ublk.place(tag)?;
+                let number = ublk.queues.maps[queue].queue();
+                let fetch = command::fetch(&ublk.queues.device, number, tag.tag, place);
+                fetches.push((fetch, tag));
             }
         }
+        self.ring.fix_file(&handle);
+        for (fetch, tag) in fetches {
+            self.ring.push(Op::Command(fetch), Tag::Ublk(tag));
+        }
         self.ublk = Some(ublk);
-        self.answer(reply, Ok(()));
+        Ok(())
     }
 
     /// Tags whose fetches are on the ring or could be.
@@ -116,9 +156,19 @@ impl Lane {
         self.ublk.as_ref().filter(|ublk| ublk.number == tag.device)
     }
 
-    pub(super) fn ublk_completed(&mut self, completed: &Completed<Tag>, tag: UblkTag) {
-        if self.ublk(tag).is_none() {
+    fn ublk_mut(&mut self, tag: UblkTag) -> Option<&mut Ublk> {
+        self.ublk.as_mut().filter(|ublk| ublk.number == tag.device)
+    }
+
+    pub(super) fn ublk_completed(&mut self, completed: Completed<Tag>, tag: UblkTag) {
+        let Some(ublk) = self.ublk_mut(tag) else {
             return;
+        };
+        if let Op::Command(command) = completed.op
+            && let Some(buffer) = command.into_memory()
+            && let Some((memory, index)) = ublk.memory(tag)
+        {
+            memory.keep(index, buffer);
         }
         match command::fetched(completed.result) {
             Fetched::Request => self.ublk_arrived(tag),
@@ -214,11 +264,15 @@ impl Lane {
     ) -> Result<Option<PayloadId>, IoError> {
         let len = request.range.len();
         let slot = self.ublk(tag).and_then(|ublk| ublk.slot(tag));
-        if let Some(index) = slot.filter(|_| !request.unregistered)
+        let copy = op == DeviceOp::Write && self.shared.stable_copy.load(Ordering::Relaxed);
+        if let Some(index) = slot.filter(|_| !request.unregistered && !copy)
             && let Some(slot) = self.ring.kernel_slot(index, 0, len as u32)
         {
             let bytes = KernelBytes { slot, tag };
             return Ok(Some(self.payloads.add_kernel(bytes)));
+        }
+        if self.ublk(tag).is_some_and(|ublk| ublk.memory.is_some()) {
+            return self.mapped_payload(tag, op, len as usize);
         }
         let Some(mut buf) = self.alloc(len as usize, Waiter::Ublk) else {
             return Ok(None);
@@ -228,6 +282,41 @@ impl Lane {
         }
         self.copy_from_request(tag, 0, buf.as_mut())?;
         Ok(Some(self.payloads.add_ready(buf.freeze())))
+    }
+
+    /// The memory that the kernel has copied the request to, or will copy it from.
+    fn mapped_payload(
+        &mut self,
+        tag: UblkTag,
+        op: DeviceOp,
+        len: usize,
+    ) -> Result<Option<PayloadId>, IoError> {
+        let lost = IoError::from_errno(libc::ENOMEM);
+        // A feed may hold bytes for long after the request is done, and a tag's buffer is large for
+        // a small write: it gets a copy of its own.
+        let copy = op == DeviceOp::Write && !self.outlets.is_empty();
+        let mut own = None;
+        if copy {
+            let Some(buf) = self.alloc(len, Waiter::Ublk) else {
+                return Ok(None);
+            };
+            own = Some(buf);
+        }
+        let ublk = self.ublk_mut(tag).ok_or(IoError::new(IoErrorKind::Gone))?;
+        let (memory, index) = ublk.memory(tag).ok_or(lost)?;
+        if let Some(mut buf) = own {
+            let bytes = memory.bytes(index, len).ok_or(lost)?;
+            buf.as_mut().copy_from_slice(bytes);
+            self.copied(2 * len as u64);
+            return Ok(Some(self.payloads.add_ready(buf.freeze())));
+        }
+        let buf = memory.take(index, len).ok_or(lost)?;
+        // By the kernel: a write before it arrived, a read when it is committed.
+        self.copied(len as u64);
+        Ok(Some(match op {
+            DeviceOp::Read => self.payloads.add_empty(buf),
+            _ => self.payloads.add_ready(buf.freeze()),
+        }))
     }
 
     /// Copies what a write brought, `skip` bytes on, into memory of the lane.
@@ -266,31 +355,59 @@ impl Lane {
     pub(super) fn ublk_done(
         &mut self,
         tag: UblkTag,
-        read: Option<PayloadId>,
+        payload: Option<PayloadId>,
+        read: bool,
         len: u64,
         mut result: Result<(), IoError>,
     ) {
-        if let (Some(payload), Ok(())) = (read, result)
+        if let Some(payload) = payload
             && self.payloads.kernel(payload).is_none()
-            && self.ublk(tag).is_some()
+            && let Some(ublk) = self.ublk(tag)
         {
+            let mapped = ublk.memory.is_some();
             // The whole buffer, always: what a short copy left would be kernel memory.
-            result = self
-                .payloads
-                .share(payload)
-                .and_then(|slice| self.copy_to_request(tag, 0, slice.as_ref()));
+            let bytes = self.payloads.share(payload);
+            match bytes {
+                Ok(slice) if mapped => {
+                    self.payloads.remove(payload);
+                    self.put_back(tag, read, slice);
+                }
+                Ok(slice) if read && result.is_ok() => {
+                    result = self.copy_to_request(tag, 0, slice.as_ref());
+                }
+                Err(error) if read => result = result.and(Err(error)),
+                _ => {}
+            }
         }
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         self.ublk_commit(tag, result.map(|()| bytes));
     }
 
+    /// The tag's memory is with the kernel next. A write may have had other memory instead.
+    fn put_back(&mut self, tag: UblkTag, read: bool, payload: BufSlice) {
+        if let Some(ublk) = self.ublk_mut(tag)
+            && let Some((memory, index)) = ublk.memory(tag)
+            && (read || memory.bytes(index, 0).is_none())
+        {
+            memory.put_back(index, payload);
+        }
+    }
+
     fn ublk_commit(&mut self, tag: UblkTag, result: Result<u32, IoError>) {
-        let Some(ublk) = self.ublk(tag) else {
+        let Some(ublk) = self.ublk_mut(tag) else {
             return;
         };
         let queue = ublk.queues.maps[tag.queue].queue();
-        let slot = ublk.slot(tag);
-        let commit = command::commit(&ublk.queues.device, queue, tag.tag, slot, result);
-        self.ring.push(Op::Command(commit), Tag::Ublk(tag));
+        match ublk.place(tag) {
+            Ok(place) => {
+                let commit = command::commit(&ublk.queues.device, queue, tag.tag, place, result);
+                self.ring.push(Op::Command(commit), Tag::Ublk(tag));
+            }
+            Err(error) => {
+                // Without memory the kernel takes no answer: the request waits for the next server.
+                tracing::error!(volume = %self.name, ?tag, %error, "a request cannot be answered");
+                self.ublk_tag_gone();
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The kernel's side: ABI structures, the control ring, commands on queues, the descriptor mapping,
-//! the read-only flag of a block device.
+//! what block devices are told by `ioctl`.
 
 pub(crate) mod block;
 pub(crate) mod command;

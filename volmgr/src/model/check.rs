@@ -214,6 +214,8 @@ impl<'a> Check<'a> {
         let plex_slots = volume.plexes.iter().map(|p| p.map_slot);
         let slots: Vec<u32> = plex_slots
             .chain(volume.feeds.iter().map(|f| f.map_slot))
+            .chain(volume.feeds.iter().filter_map(|f| f.missing_slot()))
+            .chain(volume.points.iter().filter_map(|p| p.map_slot))
             .collect();
         self.unique("map slot", slots.iter().copied());
         for slot in slots {

@@ -1,6 +1,6 @@
 //! Volumes, plexes and subdisks.
 
-use super::{Feed, Generation, Point};
+use super::{Feed, FeedIntent, Generation, Point, Restore};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -36,6 +36,9 @@ pub struct Volume {
     /// A plex gets at least this number: those of plexes that were detached are not given again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub next_plex: u32,
+    /// Writes are copied once before they go to plexes and feeds, even where that could be avoided.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stable_copy: bool,
     /// The data plexes.
     pub plexes: Vec<Plex>,
     /// The copies of the volume's log (dirty-region log, maps of plexes and feeds).
@@ -48,6 +51,10 @@ pub struct Volume {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// State of a data plex. The transitions are drawn in `docs/states.md`.
@@ -137,6 +144,31 @@ pub struct LogCopy {
 }
 
 impl Volume {
+    /// May no client write: it is being fed, or a peer reads it for an online restore?
+    pub fn is_read_only(&self) -> bool {
+        let giving = |f: &Feed| f.restore == Some(Restore::Giving);
+        let in_use = |f: &Feed| f.missing_slot().is_some();
+        let fed = self.role == Role::Feed && !self.feeds.iter().any(in_use);
+        fed || self.feeds.iter().any(giving)
+    }
+
+    /// Does the feed stand at this point: is the copy over there (or, at a sink, the content here) this
+    /// point, but for what changed here since?
+    pub fn holds(&self, point: &Point) -> bool {
+        let ended = FeedIntent::Split { point: point.uuid };
+        self.feeds
+            .iter()
+            .any(|f| f.uuid == point.feed && f.intent == ended)
+    }
+
+    /// Slot in the volume's log of the map of what changed here since the point; `None` where nobody
+    /// has kept track.
+    pub fn changed_slot(&self, point: &Point) -> Option<u32> {
+        let feed = || self.feeds.iter().find(|f| f.uuid == point.feed);
+        let feeds = || feed().filter(|_| self.holds(point)).map(|f| f.map_slot);
+        point.map_slot.or_else(feeds)
+    }
+
     /// The plex of this number (`plexN`).
     pub fn plex(&self, number: u32) -> Option<&Plex> {
         self.plexes.iter().find(|p| p.number == number)

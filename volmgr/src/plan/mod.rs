@@ -5,7 +5,7 @@
 //!
 //! * groups and disks: [`create_group`], [`extend_group`], [`reduce_group`], [`mark_pv_missing`], …
 //! * volumes: [`create_volume`], [`extend_volume`], [`reduce_volume`], [`remove_volume`], …
-//! * plexes: [`attach_plex`], [`begin_fill`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
+//! * plexes: [`attach_plex`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
 //! * feeds and points: [`add_feed`], [`remove_feed`], [`update_feed`], [`add_point`], [`remove_point`]
 //! * [`layout`]: what the engine needs to know of a volume
 //! * [`Space`]: the free extents
@@ -25,16 +25,14 @@ pub use group::{
     rename_group, resize_pv, revive_plexes, set_exported,
 };
 pub use layout::{LayoutError, layout};
-pub use plex::{
-    attach_plex, begin_fill, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state,
-};
+pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;
 pub use volume::{
     VolumeRequest, create_volume, largest_volume, remove_volume, rename_volume, update_volume,
 };
 
-use crate::model::{Group, PlexState, Volume};
+use crate::model::{Feed, Group, PlexState, Volume};
 use crate::names::{self, NameError};
 use thiserror::Error;
 use uuid::Uuid;
@@ -199,10 +197,13 @@ fn plex_index(volume: &Volume, number: u32) -> Result<usize, PlanError> {
 }
 
 /// The lowest map slot that is free.
-fn free_slot(volume: &Volume) -> Result<u32, PlanError> {
+/// A slot of the volume's log that belongs to nothing.
+pub fn free_slot(volume: &Volume) -> Result<u32, PlanError> {
     let plexes = volume.plexes.iter().map(|p| p.map_slot);
     let taken: Vec<u32> = plexes
         .chain(volume.feeds.iter().map(|f| f.map_slot))
+        .chain(volume.feeds.iter().filter_map(Feed::missing_slot))
+        .chain(volume.points.iter().filter_map(|p| p.map_slot))
         .collect();
     (1..MAP_SLOTS)
         .find(|slot| !taken.contains(slot))

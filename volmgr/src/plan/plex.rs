@@ -6,10 +6,10 @@ use super::{PlanError, Space, plex_index, volume_index};
 use crate::model::{Group, Layout, PlexState};
 use uuid::Uuid;
 
-/// Adds a plex, in state `empty`, on disks that no other plex of the volume uses. It becomes `syncing`
-/// ([`begin_fill`]) when its map says durably that it has nothing: until then that map is what another
-/// plex left there, or nobody, and must not be believed. Its log copy is not valid until
-/// [`set_log_valid`] says so: whoever writes the log's content there calls it.
+/// Adds a plex, in state `syncing`, on disks that no other plex of the volume uses. Before this is
+/// committed the plex's map in the log must say durably that it has nothing: what is in its slot is
+/// what another plex left there, or nobody. Its log copy is not valid until [`set_log_valid`] says so:
+/// whoever writes the log's content there calls it.
 pub fn attach_plex(
     group: &Group,
     volume: &str,
@@ -119,25 +119,10 @@ fn add(
     };
     let mut space = Space::of(group);
     for got in allocate(&mut space, &[want], layout, &pool, group.extent_size)? {
-        add_plex(volume, uuid, PlexState::Empty, layout, &got, log, false)?;
+        add_plex(volume, uuid, PlexState::Syncing, layout, &got, log, false)?;
     }
     for plex in volume.plexes.iter_mut().filter(|p| p.uuid == uuid) {
         plex.replaces = replaces;
-    }
-    Ok(next)
-}
-
-/// The maps of the volume's empty plexes are all dirty in the log: from now on what the maps say is
-/// what the plexes miss, and a crash costs no full copy. A plex whose disk is missing stays empty.
-pub fn begin_fill(group: &Group, volume: &str, plexes: &[Uuid]) -> Result<Group, PlanError> {
-    let index = volume_index(group, volume)?;
-    let mut next = group.clone();
-    let here = |uuid| group.pv(uuid).is_some_and(|pv| pv.missing_since.is_none());
-    for plex in &mut next.volumes[index].plexes {
-        let whole = plex.subdisks.iter().all(|subdisk| here(subdisk.pv));
-        if whole && plexes.contains(&plex.uuid) && plex.state == PlexState::Empty {
-            plex.state = PlexState::Syncing;
-        }
     }
     Ok(next)
 }

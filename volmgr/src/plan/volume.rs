@@ -171,6 +171,7 @@ pub fn create_volume(
             history: Vec::new(),
         },
         next_plex: 0,
+        stable_copy: false,
         plexes: Vec::new(),
         log: Vec::new(),
         feeds: Vec::new(),

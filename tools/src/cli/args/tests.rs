@@ -138,6 +138,16 @@ fn lvchange() {
                 plex: "plex1".into(),
             }),
         ),
+        (
+            "lvchange --stable-copy y vg0/web",
+            Some(LvChange::StableCopy { on: true }),
+        ),
+        (
+            "lvchange --stable-copy n vg0/web",
+            Some(LvChange::StableCopy { on: false }),
+        ),
+        ("lvchange --stable-copy vg0/web", None),
+        ("lvchange -ay --stable-copy y vg0/web", None),
         ("lvchange vg0/web", None),
         ("lvchange -ay --offline plex1 vg0/web", None),
         ("lvchange -an --frontend nbd vg0/web", None),
@@ -194,6 +204,7 @@ fn feeds() {
                 lv: "copy".into()
             }),
             mode: Some("sync".into()),
+            on_disconnect: None,
             create: true,
             rate: Some(100 << 20),
             discard_peer: true,

@@ -327,14 +327,15 @@ pub const LVCHANGE: &str = "EXAMPLES:
   volmgr lvchange -ay --frontend nbd vg0/web
   volmgr lvchange -an vg0/web
   volmgr lvchange --offline plex1 vg0/web
-  volmgr lvchange --online plex1 vg0/web";
+  volmgr lvchange --online plex1 vg0/web
+  volmgr lvchange --stable-copy y vg0/web";
 
 /// `lvchange`
 #[derive(Debug, Args)]
 pub struct LvchangeArgs {
     /// Activate (y) or deactivate (n)
     #[arg(short = 'a', long, value_enum, value_name = "y|n",
-          required_unless_present_any = ["offline", "online"])]
+          required_unless_present_any = ["offline", "online", "stable_copy"])]
     activate: Option<YesNo>,
     /// Take a plex off line: what it misses is tracked
     #[arg(long, value_name = "PLEX", conflicts_with_all = ["activate", "online"])]
@@ -342,6 +343,10 @@ pub struct LvchangeArgs {
     /// Bring a plex back: it is resynced
     #[arg(long, value_name = "PLEX", conflicts_with = "activate")]
     online: Option<String>,
+    /// Copy each write once before it goes to plexes and feeds (y), for programs that change a
+    /// buffer while it is being written; or not where that can be avoided (n, the default)
+    #[arg(long, value_enum, value_name = "y|n", conflicts_with_all = ["activate", "offline", "online"])]
+    stable_copy: Option<YesNo>,
     /// With -ay: how to serve it; by default ublk where possible, else nbd
     #[arg(long, value_enum, requires = "activate")]
     frontend: Option<Frontend>,
@@ -356,6 +361,9 @@ pub struct LvchangeArgs {
 impl LvchangeArgs {
     pub fn work(self) -> Result<Work, Failure> {
         let change = match (self.activate, self.offline, self.online) {
+            (None, None, None) if self.stable_copy.is_some() => LvChange::StableCopy {
+                on: self.stable_copy == Some(YesNo::Y),
+            },
             (Some(YesNo::Y), None, None) if !self.force => LvChange::Activate {
                 frontend: self.frontend.map(Frontend::word),
             },

@@ -218,6 +218,12 @@ static LV: Table = Table {
             "Data of its users copied through the daemon's memory since activation.",
         ),
         extra(
+            "lv_stable_copy",
+            "StableCopy",
+            Text,
+            "Each write is copied once before it goes to plexes and feeds (y), or not (n).",
+        ),
+        extra(
             "lv_attr",
             "Attr",
             Text,
@@ -313,6 +319,12 @@ static FEED: Table = Table {
             "connecting, full-sync, resync, live, behind, disconnected, paused, split, refused.",
         ),
         shown("feed_mode", "Mode", Text, "async or sync."),
+        extra(
+            "feed_on_disconnect",
+            "OnDisconnect",
+            Text,
+            "In sync mode: block or degrade, what writes do while the peer is away.",
+        ),
         shown(
             "feed_sync_percent",
             "Sync%",
@@ -416,6 +428,18 @@ static POINT: Table = Table {
             "Peer",
             Text,
             "The peer that holds it, or that it came from.",
+        ),
+        extra(
+            "point_changed",
+            "Changed",
+            Size,
+            "Bytes in regions that changed here since; empty where nobody has kept track.",
+        ),
+        extra(
+            "point_held",
+            "Held",
+            Text,
+            "The copy is at this point still: feedswap can bring it back.",
         ),
         extra("point_uuid", "Point UUID", Text, "Identity."),
     ],

@@ -1,7 +1,7 @@
 //! Numbers of feeds, for metrics and `top`.
 
 use super::rows::{consistent, state_name, status_of};
-use super::{Feeds, is_tracked};
+use super::{Feeds, progress_map};
 use crate::api::{FeedSample, LvName};
 use crate::lane::FeedLag;
 use volmgr::engine::FeedId;
@@ -24,7 +24,7 @@ pub fn samples(feeds: &Feeds, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<Fe
                 .unwrap_or_default();
             let lag = lags
                 .iter()
-                .find(|(id, _)| is_tracked(feed) && id.0 == feed.map_slot)
+                .find(|(id, _)| progress_map(feed) == Some(*id))
                 .map(|(_, lag)| lag.clone());
             // A backup that ended at a point is as it should be, whatever has changed since.
             let may_lag = feed.direction == Direction::Out

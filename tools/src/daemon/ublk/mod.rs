@@ -164,12 +164,17 @@ async fn serve(
 ) -> Result<Arc<BlockDevice>, BlockError> {
     let (hold, held) = oneshot::channel();
     let mode = device.mode();
+    let size = match (recovered, mode) {
+        // Not known, or none yet.
+        (true, _) | (_, Mode::ZeroCopy) => 0,
+        (false, Mode::UserCopy | Mode::Mapped) => lane.limits().size,
+    };
     let block = Arc::new(BlockDevice {
         device,
         volume,
         reason,
         link: Path::new(LINKS).join(&name.vg).join(&name.lv),
-        size: AtomicU64::new(if recovered { 0 } else { lane.limits().size }),
+        size: AtomicU64::new(size),
         held: Mutex::new(Some(held)),
     });
     let queues = UblkQueues {
@@ -216,6 +221,11 @@ fn open(device: Device) -> Result<Opened, UblkError> {
 
 fn add(limits: Limits, mode: Mode) -> Result<Opened, BlockError> {
     // A control ring for each device: a command that waits holds up no other device's.
+    let limits = match mode {
+        // It gets its size when its pages are stable: before, nobody can use it.
+        Mode::ZeroCopy => Limits { size: 0, ..limits },
+        Mode::UserCopy | Mode::Mapped => limits,
+    };
     let device = Control::open()?.add(&DeviceConfig {
         queues: QUEUES,
         depth: DEPTH,
@@ -327,6 +337,11 @@ impl BlockDevice {
         self.device.mode().name()
     }
 
+    /// Plexes and feeds read the pages of the device's users.
+    pub fn is_zero_copy(&self) -> bool {
+        self.device.mode() == Mode::ZeroCopy
+    }
+
     /// Why it does not move in a better way.
     pub fn io_reason(&self) -> Option<&str> {
         self.reason.as_deref()
@@ -339,18 +354,31 @@ impl BlockDevice {
         } else {
             self.device.start()?;
         }
-        // Pages that do not change while they are written, for whoever reads them more than once.
-        let stable = format!("/sys/block/ublkb{}/queue/stable_writes", self.id());
-        if Path::new(&stable).exists()
-            && let Err(error) = fs::write(&stable, "1")
-        {
-            tracing::warn!(%error, stable, "cannot have stable pages");
+        if self.is_zero_copy() {
+            self.stable_pages(recovered)?;
         }
         self.refresh(limits)?;
+        if self.is_zero_copy() && !recovered {
+            self.device.announce()?;
+        }
         self.make_link().map_err(|source| BlockError::Link {
             path: self.link.clone(),
             source,
         })
+    }
+
+    /// Pages that do not change while they are written: in zero-copy mode plexes and feeds read them,
+    /// each at its own time. For volumes with one plex and no feed, too: more may come while a
+    /// filesystem is mounted, which does not look at the flag again.
+    fn stable_pages(&self, recovered: bool) -> Result<(), UblkError> {
+        match self.device.set_stable_pages() {
+            // It has users: they keep it, as it has been for them all the time.
+            Err(error) if recovered => {
+                tracing::warn!(id = self.id(), error = chain(&error), "no stable pages");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// The volume has become larger, or is fed, or not any more. Blocks.

@@ -20,6 +20,7 @@ pub fn choices(wanted: UblkMode, features: Features) -> Result<Vec<Choice>, Stri
         UblkMode::Auto => None,
         UblkMode::ZeroCopy => Some(Mode::ZeroCopy),
         UblkMode::UserCopy => Some(Mode::UserCopy),
+        UblkMode::Mapped => Some(Mode::Mapped),
     };
     if let Some(mode) = only {
         return match lacks(mode, features) {
@@ -67,7 +68,8 @@ mod tests {
         };
         assert_eq!(modes(Features::all()), Mode::ALL);
         let older = Features::all() - Features::AUTO_BUF_REG;
-        assert_eq!(modes(older), [Mode::UserCopy]);
+        assert_eq!(modes(older), [Mode::UserCopy, Mode::Mapped]);
+        assert_eq!(modes(older - Features::USER_COPY), [Mode::Mapped]);
         let first = choices(UblkMode::Auto, older).expect("modes").remove(0);
         assert!(first.reason.expect("a reason").contains("6.16"));
         assert!(choices(UblkMode::Auto, Features::empty()).is_err());
@@ -75,9 +77,15 @@ mod tests {
 
     #[test]
     fn a_configured_mode_is_the_only_one() {
-        let found = choices(UblkMode::UserCopy, Features::all()).expect("modes");
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].reason.as_deref(), Some("configured"));
+        for (wanted, mode) in [
+            (UblkMode::UserCopy, Mode::UserCopy),
+            (UblkMode::Mapped, Mode::Mapped),
+        ] {
+            let found = choices(wanted, Features::all()).expect("modes");
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].mode, mode);
+            assert_eq!(found[0].reason.as_deref(), Some("configured"));
+        }
         let older = Features::all() - Features::AUTO_BUF_REG;
         let error = choices(UblkMode::ZeroCopy, older).unwrap_err();
         assert!(error.contains("zero-copy is configured"), "{error}");

@@ -70,7 +70,7 @@ fn cells(row: &Row, columns: &[String]) -> Vec<Value> {
 }
 
 /// The fields of a volume, in the order of [`report::rows`].
-pub(super) const LV_FIELDS: [&str; 17] = [
+pub(super) const LV_FIELDS: [&str; 18] = [
     "lv_name",
     "vg_name",
     "lv_attr",
@@ -82,6 +82,7 @@ pub(super) const LV_FIELDS: [&str; 17] = [
     "lv_io_mode",
     "lv_io_reason",
     "lv_copied_bytes",
+    "lv_stable_copy",
     "plex_count",
     "lv_health",
     "lv_role",
@@ -128,10 +129,7 @@ impl<'a> LvFacts<'a> {
                 (_, 0 | 1) => '-',
                 _ => 'm',
             },
-            match volume.role {
-                Role::Feed => 'r',
-                Role::Normal => 'w',
-            },
+            if volume.is_read_only() { 'r' } else { 'w' },
             if self.status().is_some() { 'a' } else { '-' },
             match self.status() {
                 Some(status) if status.opens > 0 => 'o',
@@ -178,6 +176,7 @@ impl<'a> LvFacts<'a> {
                 Some(status) => Value::Size(status.copied_bytes),
                 None => Value::Empty,
             },
+            "lv_stable_copy" => text(if volume.stable_copy { "y" } else { "n" }),
             "plex_count" => Value::Number(volume.plexes.len() as u64),
             "lv_health" => text(self.health()),
             "lv_role" => text(match volume.role {

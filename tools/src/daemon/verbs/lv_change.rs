@@ -1,4 +1,4 @@
-//! `lvchange`: activation, and taking plexes off line and back.
+//! `lvchange`: activation, taking plexes off line and back, copying writes first.
 
 use super::vg::usable;
 use super::{Ctx, commit_failed, find_volume, plan_failed, plex_number};
@@ -30,6 +30,7 @@ pub async fn lvchange(ctx: &Ctx, lv: &LvName, change: &LvChange) -> Result<(), F
         LvChange::Offline { plex } => set_state(ctx, lv, plex, PlexState::Offline).await,
         // It has missed writes since it was taken off: its map says which.
         LvChange::Online { plex } => set_state(ctx, lv, plex, PlexState::Stale).await,
+        LvChange::StableCopy { on } => stable_copy(ctx, lv, *on),
     }
 }
 
@@ -41,6 +42,33 @@ pub(super) fn say_activated(ctx: &Ctx, activated: Activated) {
     for place in activated.places {
         ctx.out.message(place);
     }
+}
+
+/// `--stable-copy`: written down, and from the next write on.
+fn stable_copy(ctx: &Ctx, lv: &LvName, on: bool) -> Result<(), Failure> {
+    let what = "cannot change how writes are copied";
+    usable(ctx, &lv.vg, what)?;
+    let (_, volume) = find_volume(&ctx.node, lv, what)?;
+    let text = match on {
+        true => "each write is copied once before it goes to plexes and feeds",
+        false => "writes are copied only where that cannot be avoided",
+    };
+    if ctx.would(&format!("change {lv}: {text}")) {
+        return Ok(());
+    }
+    if volume.stable_copy != on {
+        ctx.node
+            .commit(&lv.vg, |group| {
+                plan::update_volume(group, &lv.lv, |volume| volume.stable_copy = on)
+            })
+            .map_err(|error| commit_failed(lv, what, error))?;
+        ctx.node.event("stable-copy", &lv.to_string(), text);
+    }
+    if let Some(lane) = ctx.node.active.lane(volume.uuid) {
+        lane.set_stable_copy(on);
+    }
+    ctx.out.message(format!("{lv}: {text}."));
+    Ok(())
 }
 
 async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Result<(), Failure> {
@@ -63,6 +91,11 @@ async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Resu
     // the other order would leave a plex active in the metadata that has missed writes.
     if state == PlexState::Stale {
         super::plex::revive(ctx, lv, &[number], what)?;
+    }
+    let plex_now = volume.plex(number);
+    if let Some(empty) = plex_now.filter(|plex| plex.state == PlexState::Empty) {
+        // Its state alone says that it has nothing, and that is about to change.
+        super::plex::prepare_map(ctx, lv, &volume, empty.map_slot, what).await?;
     }
     ctx.node
         .commit(&lv.vg, |group| {

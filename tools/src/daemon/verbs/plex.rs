@@ -2,12 +2,12 @@
 
 use super::lv::{named_pvs, present};
 use super::vg::usable;
-use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
+use super::{Ctx, chain, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
 use crate::api::{Failure, LvName, MirrorSpec};
-use crate::daemon::active;
+use crate::daemon::{active, logs};
 use std::collections::BTreeSet;
 use uuid::Uuid;
-use volmgr::model::{Layout, LogCopy, Plex, PlexState};
+use volmgr::model::{Layout, LogCopy, Plex, PlexState, Volume};
 use volmgr::plan;
 
 /// `plexattach`: one more copy, on disks that the volume does not use yet; it fills online.
@@ -52,6 +52,9 @@ async fn attach(
     if ctx.would(&format!("attach {names} to {lv}")) {
         return Ok(());
     }
+    for plex in &plexes {
+        prepare_map(ctx, lv, &volume, plex.map_slot, what).await?;
+    }
     ctx.node
         .commit(&lv.vg, |group| {
             let mut next = group.clone();
@@ -70,6 +73,30 @@ async fn attach(
     }
     ctx.out.message(format!("{names} attached to {lv}."));
     Ok(())
+}
+
+/// Before a commit that makes a plex one that catches up by its map: what is in the slot is what
+/// another plex left there, or nobody. The log says durably that the plex misses everything, lest a crash
+/// makes it one that misses nothing.
+pub(super) async fn prepare_map(
+    ctx: &Ctx,
+    lv: &LvName,
+    volume: &Volume,
+    slot: u32,
+    what: &str,
+) -> Result<(), Failure> {
+    // The engine of a served volume keeps the log.
+    if let Some(lane) = ctx.node.active.lane(volume.uuid) {
+        let prepared = lane.prepare_slot(slot).await;
+        return prepared.map_err(|error| fail(lv, what, chain(&error), ""));
+    }
+    let view = usable(ctx, &lv.vg, what)?;
+    let disks = ctx.node.groups.disks(&lv.vg);
+    tokio::task::block_in_place(|| {
+        logs::fit(&view, volume, &disks)?;
+        logs::set_all_dirty(&view.group, volume, &disks, slot)
+    })
+    .map_err(|error| fail(lv, what, error, ""))
 }
 
 /// `plexdetach`: its content stays on the disks until they are used for something else.

@@ -72,19 +72,11 @@ pub(super) async fn rows(
                 }
             }
         }
-        ReportKind::Feed => {
+        ReportKind::Feed | ReportKind::Point => {
             if let Some(feeds) = node.feeds() {
                 rows = feeds.rows(kind, lv, peer).await;
             }
         }
-        ReportKind::Point => match node.feeds() {
-            Some(feeds) => rows = feeds.rows(kind, lv, peer).await,
-            None => {
-                for (view, volume) in volumes(&views, lv) {
-                    point_rows(view, volume, peer, &mut rows);
-                }
-            }
-        },
         ReportKind::Peer => rows = peer_rows(node, peer),
         ReportKind::Node => rows.push(node_row(node)),
         ReportKind::Event => rows.extend(node.events.recent().iter().map(|event| event.row())),
@@ -317,21 +309,6 @@ fn segments(view: &GroupView, plex: &Plex) -> Vec<String> {
             )
         })
         .collect()
-}
-
-fn point_rows(view: &GroupView, volume: &Volume, peer: Option<&str>, rows: &mut Vec<Row>) {
-    for point in &volume.points {
-        if peer.is_none_or(|peer| point.peer == peer) {
-            rows.push(row([
-                ("point_name", text(&point.name)),
-                ("lv_name", text(&volume.name)),
-                ("vg_name", text(&view.group.name)),
-                ("point_time", Value::Time(point.time)),
-                ("point_uuid", text(point.uuid.to_string())),
-                ("peer_name", text(&point.peer)),
-            ]));
-        }
-    }
 }
 
 fn peer_rows(node: &Node, name: Option<&str>) -> Vec<Row> {

@@ -14,9 +14,15 @@ pub fn volume(view: &GroupView, volume: &Volume, place: &str, sample: &VolumeSam
     let mut root = Branch::new(format!("{}/{}", view.group.name, volume.name))
         .plain(human(volume.extents * extent))
         .with(tone_of_health(health), health)
-        .plain(match volume.role {
-            Role::Normal => "",
-            Role::Feed => "fed (read-only)",
+        .plain(match (volume.role, volume.is_read_only()) {
+            (Role::Feed, true) => "fed (read-only)",
+            (Role::Feed, false) => "fed, in use while it is restored",
+            (Role::Normal, true) => "read-only while a peer restores from it",
+            (Role::Normal, false) => "",
+        })
+        .plain(match volume.stable_copy {
+            true => "stable copy",
+            false => "",
         })
         .plain(place);
     if sample.active && !sample.answers {
