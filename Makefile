@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench deb fmt lint man install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -69,12 +69,16 @@ man: build ## write the man pages to target/man
 	rm -rf target/man
 	$(release)/volmgr man --dir target/man
 
+reference: build ## write docs/reference.md anew, from the definitions in the code
+	$(release)/volmgr man --reference docs/reference.md
+
 install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
 	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
 	install -D -m 644 tools/udev/61-volmgr.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 target/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7/
 	install -m 644 target/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
@@ -86,6 +90,7 @@ uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/man/man8/volmgrd.8 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8/volmgr.8 $(DESTDIR)$(PREFIX)/share/man/man7/feedplex.7 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/volmgr \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_volmgr $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/volmgr.fish
 

@@ -11,6 +11,53 @@
 //! * [`streams`]: the threads that move frames between sockets and disks.
 //! * [`device`]: what those ask of the volume behind them.
 //! * [`counters`]: what they moved, and who touched it.
+//!
+//! # Examples
+//!
+//! What a peer may do here:
+//!
+//! ```
+//! use feedplex::access::{Right, Rules};
+//!
+//! let list = Rules::parse(["all:vgb/*", "!all:vgb/secret*"])?;
+//! assert!(list.allows(Right::Feed, "vgb/web"));
+//! assert!(!list.allows(Right::Feed, "vgb/secret-plans"));
+//! assert!(!list.allows(Right::Read, "vga/web"));
+//! # Ok::<(), feedplex::access::RuleError>(())
+//! ```
+//!
+//! A write as it stands on a data stream, before its payload:
+//!
+//! ```
+//! use feedplex::wire::frame::{Command, FrameFlags, FrameHeader};
+//!
+//! let header = FrameHeader {
+//!     command: Command::Write,
+//!     flags: FrameFlags::empty(),
+//!     sequence: 1,
+//!     offset: 65536,
+//!     length: 4096,
+//!     aux: 0,
+//! };
+//! let mut bytes = header.encode();
+//! assert_eq!(FrameHeader::decode(&bytes)?, header);
+//! bytes[20] ^= 1;
+//! assert!(FrameHeader::decode(&bytes).is_err(), "a damaged header is never believed");
+//! # Ok::<(), feedplex::wire::frame::FrameError>(())
+//! ```
+//!
+//! Who a node is, and by what its peers know it:
+//!
+//! ```
+//! use feedplex::identity::Identity;
+//!
+//! let state = tempfile::tempdir()?;
+//! let made = Identity::load_or_create(state.path())?;
+//! let again = Identity::load_or_create(state.path())?;
+//! assert_eq!(made.fingerprint(), again.fingerprint());
+//! println!("volmgr peeradd NAME ADDR:PORT --fingerprint {}", made.fingerprint());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod access;

@@ -380,6 +380,23 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn troubleshooting_quotes_what_the_programs_say() {
+    let text = std::fs::read_to_string(top().join("docs/troubleshooting.md")).unwrap();
+    let sources = sources();
+    let quotes: Vec<&str> = text.split("**").skip(1).step_by(2).collect();
+    assert!(quotes.len() >= 15, "only {} quotations", quotes.len());
+    let unsaid: Vec<String> = quotes
+        .iter()
+        .filter(|quote| !sources.iter().any(|(_, source)| source.contains(**quote)))
+        .map(|quote| quote.to_string())
+        .collect();
+    complain(
+        "docs/troubleshooting.md quotes what no source says",
+        &unsaid,
+    );
+}
+
+#[test]
 fn only_text_is_kept() {
     let output = Command::new("git")
         .args(["ls-files", "-z"])

@@ -449,5 +449,15 @@ fn completions_and_man_pages() {
     assert!(pages.join("volmgr.1").exists());
     let page = std::fs::read_to_string(pages.join("volmgrd.8")).unwrap();
     assert!(page.contains("state_dir ="), "{page}");
+    assert!(pages.join("volmgr.8").exists() && pages.join("feedplex.7").exists());
     assert_eq!(alone("man --dir /dev/null/x").code, Some(5));
+    let file = dir.path().join("reference.md");
+    assert_eq!(
+        alone(&format!("man --reference {}", file.display())).code,
+        Some(0)
+    );
+    let page = std::fs::read_to_string(file).unwrap();
+    assert!(page.contains("### feedswap"), "{page}");
+    assert_eq!(alone("man --reference /dev/null/x").code, Some(5));
+    assert_eq!(alone("man").code, Some(3));
 }

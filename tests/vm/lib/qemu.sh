@@ -19,6 +19,8 @@ guest_start() { # out case node limit
     else
         extra+=(-nic none)
     fi
+    # Two phases of that length, where systemd is between them, and time to start and end.
+    [ "$(header "$name" init)" != systemd ] || limit=$((limit * 2 + 60))
     timeout -k 5 $((limit + 90)) qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${memory:-2048}" \
         -kernel "$KERNEL_DIR/vmlinuz" -initrd "$out_top/initrd-$KERNEL_VERSION.gz" \
         -append "console=ttyS0 quiet panic=-1 vm_node=$node" -display none -serial "file:$out/serial-$node" -monitor none -no-reboot \

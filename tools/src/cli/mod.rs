@@ -8,6 +8,7 @@
 //! | `report` | listings: fields, selection, order, units, columns, JSON |
 //! | `progress` | bars and lines about long work |
 //! | `tree`, `colour` | `lvdisplay` and `status` |
+//! | `reference` | `docs/reference.md`, made from all these definitions |
 //! | `top` | what is going on now, again and again |
 //! | `pvck` | a look at a disk, without a daemon |
 //! | `failure` | exit codes, and the one line that says what went wrong |
@@ -21,6 +22,7 @@ pub mod failure;
 mod pages;
 mod progress;
 mod pvck;
+mod reference;
 pub mod report;
 mod run;
 pub mod size;

@@ -50,6 +50,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
             done_or(io::stdout().lock().write_all(text.as_bytes())).map(|_| ())
         }
         Work::ManPages(dir) => pages::man_pages(&dir),
+        Work::Reference(file) => pages::reference(&file),
     });
     match outcome {
         Ok(()) => 0,

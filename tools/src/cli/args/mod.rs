@@ -103,6 +103,8 @@ pub enum Work {
     Complete(Vec<String>),
     /// `man`.
     ManPages(PathBuf),
+    /// `man --reference`.
+    Reference(PathBuf),
 }
 
 /// What `top` shows, and how often.
@@ -354,10 +356,12 @@ verbs! {
     /// Say what could stand at the cursor
     #[command(hide = true, after_help = nodes::COMPLETE)]
     Complete(nodes::CompleteArgs),
-    /// Write the man pages
+    /// Write the man pages, or the reference
     #[command(hide = true, after_help = nodes::MAN)]
     Man(nodes::ManArgs),
 }
 
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod tests;

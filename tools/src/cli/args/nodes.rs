@@ -316,18 +316,33 @@ impl CompleteArgs {
 }
 
 pub const MAN: &str = "EXAMPLES:
-  volmgr man --dir /usr/local/share/man/man1";
+  volmgr man --dir /usr/local/share/man/man1
+  volmgr man --reference docs/reference.md";
 
 /// `man`
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct ManArgs {
-    /// The folder
+    /// The folder for the man pages
     #[arg(long, value_name = "DIR")]
-    dir: PathBuf,
+    dir: Option<PathBuf>,
+    /// The file for the reference, as Markdown
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
 }
 
 impl ManArgs {
     pub fn work(self) -> Result<Work, Failure> {
-        Ok(Work::ManPages(self.dir))
+        match (self.dir, self.reference) {
+            (Some(dir), _) => Ok(Work::ManPages(dir)),
+            (None, Some(file)) => Ok(Work::Reference(file)),
+            (None, None) => Err(failure(
+                EXIT_COMMAND_LINE,
+                "",
+                "wrong command line",
+                "neither --dir nor --reference",
+                "see 'volmgr help man'",
+            )),
+        }
     }
 }

@@ -1,0 +1,69 @@
+# limit: 120
+# docs/guide.md: its commands, in its order, on two nodes. What needs a block device or an init (mkfs, mount, systemctl, apt-get) is done
+# in another way or left out; tests/vm/cases/guide.sh does it as it stands there.
+set -euo pipefail
+. "$top/tests/lib/nodes.sh"
+command -v qemu-img >/dev/null || skip "qemu-img is not installed"
+export PATH="$bin:$PATH"
+node_start a
+node_start b
+for n in a b; do for d in sdb sdc sdd sde sdf sdg; do truncate -s 80M "$work/$n/$d"; done; done
+fingerprint() { ask "$1" nodeshow -o node_fingerprint; }
+head -c 32M /dev/urandom >"$work/data"
+head -c 32M /dev/zero >"$work/empty"
+write() { qemu-img convert -n -f raw -O raw "$1" "$(uri a vg0/web)"; }
+same() { qemu-img compare -q -f raw -F raw "$work/data" "$(uri a vg0/web)" || die "$1"; }
+ran=0
+
+run() { # node command
+    local node=$1 line=$2
+    case $line in
+    volmgr\ *)
+        line=${line//\/dev\/sd/$work/$node/sd}
+        line=${line//10g/32m}
+        line=${line//192.0.2.1:7750/127.0.0.1:${port_of[a]}}
+        line=${line//192.0.2.2:7750/127.0.0.1:${port_of[b]}}
+        line=${line//FINGERPRINT-OF-A/$(fingerprint a)}
+        line=${line//FINGERPRINT-OF-B/$(fingerprint b)}
+        [[ $line != *feedwait* ]] || line+=" --timeout 60"
+        VOLMGR_SOCKET=$work/$node/volmgrd.sock timeout 90 bash -c "$line" || die "$node# $2"
+        ran=$((ran + 1)) ;;
+    mkfs.ext4\ *) write "$work/data" ;;
+    find\ *-delete) write "$work/empty" ;;
+    apt-get\ * | sed\ -i\ * | systemctl\ * | mkdir\ * | mount\ * | umount\ * | fsfreeze\ * | echo\ *fstab) ;;
+    *) die "the test does not know: $line" ;;
+    esac
+}
+marker() { # word argument
+    case $1 in
+    restored) same "the restore brings back something else" ;;
+    disk-dies)
+        node_stop a
+        rm "$work/a/$(basename "$2")"
+        node_start a
+        v a feedwait vg0/web b --timeout 60 ;;
+    machine-dies)
+        same "before the machine dies"
+        node_kill a
+        rm -r "$work/a/state" "$work"/a/sd[bcde]
+        node_start a ;;
+    recovered)
+        same "the recovered volume is something else"
+        [ "$(ask a lvs -o lv_role vg0/web)$(ask b lvs -o lv_role vg0/web)" = normalfeed ] || die "the roles: $(v a lvs; v b lvs -o +lv_role)" ;;
+    *) die "the test does not know the marker $1" ;;
+    esac
+}
+while IFS= read -r line; do
+    case $line in
+    '    a# '* | '    b# '*)
+        line=${line#    }
+        echo "$line"
+        run "${line:0:1}" "${line:3}" ;;
+    '<!-- test: '*)
+        line=${line#<!-- test: }
+        # shellcheck disable=SC2086
+        marker ${line% -->} ;;
+    esac
+done <"$top/docs/guide.md"
+[ $ran -gt 50 ] || die "only $ran commands in the guide"
+echo "figure: $ran commands of docs/guide.md"
