@@ -10,7 +10,7 @@ d() { echo "$work/a/disk$1"; }
 v a vgcreate vg "$(d 1)" "$(d 2)" >/dev/null
 v a lvcreate -n m -L 96m -m 1 vg >/dev/null
 
-load() { fio --thread --name=w --ioengine=nbd --uri="$(uri a vg/m)" --rw=randwrite --bs=4k --size=96m --iodepth=8 --rate=8m \
+load() { timeout -k 1 $(($1 + 60)) fio --thread --name=w --ioengine=nbd --uri="$(uri a vg/m)" --rw=randwrite --bs=4k --size=96m --iodepth=8 --rate=8m \
     --verify=crc32c --verify_state_save=0 --verify_backlog=256 --time_based --runtime="$1" --output=/dev/null; }
 begin_load() { load "$1" & fio_pid=$!; pids+=($fio_pid); sleep 1; }
 end_load() { wait "$fio_pid" || die "the load saw an error: $1"; }

@@ -9,7 +9,8 @@ disks a 4 200
 v a vgcreate vg "$work"/a/disk{1,2,3,4} >/dev/null
 
 load() { # lv seconds: verified random writes
-    fio --thread --name=w --ioengine=nbd --uri="$(uri a "vg/$1")" --rw=randwrite --bs=4k --size=48m --iodepth=16 --rate=12m \
+    # fio does not always notice that its server has died: it would spin for ever.
+    timeout -k 1 $(($2 + ${grace:-60})) fio --thread --name=w --ioengine=nbd --uri="$(uri a "vg/$1")" --rw=randwrite --bs=4k --size=48m --iodepth=16 --rate=12m \
         --verify=crc32c --verify_state_save=0 --verify_backlog=256 --time_based --runtime="$2" --output=/dev/null
 }
 begin_load() { load "$@" & fio_pid=$!; pids+=($fio_pid); sleep 0.7; }
@@ -92,7 +93,7 @@ in_step sm lvextend
 # kill -9 under load, three times.
 for round in 1 2 3; do
     for lv in m sm; do
-        load $lv 20 >/dev/null 2>&1 & fio_pid=$!
+        grace=4 load $lv 6 >/dev/null 2>&1 & fio_pid=$!
         pids+=($fio_pid)
     done
     sleep "1.$RANDOM"
