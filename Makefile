@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench fmt lint man install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench deb fmt lint man install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -40,7 +40,7 @@ vm-test: build ## real kernels in QEMU (tests/vm)
 	$(CARGO) test --locked --no-run -p feedplex --test kernel_tls
 	tests/vm/run
 
-vm-bench: build ## block devices beside rublk and md, in a real kernel (tests/vm/bench)
+vm-bench: build ## block devices and feeds beside rublk, md, DRBD, in a real kernel (tests/vm/bench)
 	@$(need) vm vmbench
 	tests/vm/bench/run --suite trixie-backports
 
@@ -53,6 +53,10 @@ ifneq ($(wildcard tests/tests/sim.rs),)
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
 endif
+
+deb: build ## a Debian package in target/deb
+	@$(need) deb
+	dist/deb/build
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

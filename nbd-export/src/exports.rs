@@ -24,6 +24,8 @@ pub struct ExportInfo {
     pub limits: Limits,
     /// A flush on one connection covers writes completed on the others.
     pub multi_conn: bool,
+    /// Names of the metadata contexts that it has besides `base:allocation`, `NAMESPACE:…`.
+    pub contexts: Vec<String>,
 }
 
 impl ExportInfo {
@@ -75,6 +77,7 @@ mod tests {
             description: String::new(),
             limits,
             multi_conn: true,
+            contexts: Vec::new(),
         }
     }
 

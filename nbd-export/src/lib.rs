@@ -23,4 +23,4 @@ pub mod wire;
 pub use config::ConnectionConfig;
 pub use connection::{Action, CloseReason, Connection, Extent, Outgoing, Token, Wants};
 pub use exports::{ExportInfo, Exports};
-pub use negotiation::{Negotiated, Negotiation, NegotiationError, Progress};
+pub use negotiation::{Context, Negotiated, Negotiation, NegotiationError, Progress};

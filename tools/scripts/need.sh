@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# need.sh WHAT...: names the programs that are missing for `build`, `demo`, `test`, `bench`, `vm` or `vmbench`, and installs them where it
+# need.sh WHAT...: names the programs that are missing for `build`, `demo`, `test`, `bench`, `deb`, `vm` or `vmbench`, and installs them where it
 # may: as root on Debian or Ubuntu, with apt. Elsewhere it prints what to install and fails. NO_INSTALL=1 only looks.
 set -euo pipefail
 
@@ -8,9 +8,10 @@ rust_wanted=1.90
 declare -A programs=(
     [build]="cc=gcc"
     [demo]="qemu-img=qemu-utils qemu-io=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs"
-    [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat"
+    [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat jq=jq strace=strace"
     [bench]="fio=fio nbdcopy=libnbd-bin nbdkit=nbdkit qemu-img=qemu-utils qemu-nbd=qemu-utils socat=socat"
-    [vmbench]="fio=fio mdadm=mdadm"
+    [deb]="dpkg-deb=dpkg dpkg-shlibdeps=dpkg-dev strip=binutils xz=xz-utils"
+    [vmbench]="fio=fio mdadm=mdadm drbdmeta=drbd-utils"
     [vm]="qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio xz=xz-utils depmod=kmod mkfs.ext4=e2fsprogs
         mkfs.xfs=xfsprogs xfs_growfs=xfsprogs mkfs.btrfs=btrfs-progs btrfs=btrfs-progs fio=fio git=git sqlite3=sqlite3 cryptsetup=cryptsetup-bin
         sfdisk=fdisk udevadm=udev nbd-client=nbd-client nbdinfo=libnbd-bin dmsetup=dmsetup pg_ctl=postgresql"

@@ -438,7 +438,7 @@ fn completions_and_man_pages() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = alone(&format!("completions {shell}"));
         assert_eq!(ran.code, Some(0));
-        assert!(ran.stdout.contains("feedattach"), "{shell}");
+        assert!(ran.stdout.contains("complete -- "), "{shell}");
     }
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("man1");

@@ -5,6 +5,7 @@
 
 mod sim;
 
+use sim::restore::RestoreWorld;
 use sim::world::World;
 
 fn number(name: &str) -> Option<u64> {
@@ -16,6 +17,7 @@ struct Totals {
     crashes: u32,
     caught_up: u32,
     marks: u32,
+    points: u32,
     synced: u32,
     repaired: u32,
     inline: u64,
@@ -31,6 +33,7 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.crashes += world.crashes;
     totals.caught_up += world.caught_up;
     totals.marks += world.marks;
+    totals.points += world.points;
     totals.synced += world.synced;
     totals.repaired += world.repaired;
     totals.inline += world.inline;
@@ -55,6 +58,7 @@ fn any_world() {
                 totals.crashes += one.crashes;
                 totals.caught_up += one.caught_up;
                 totals.marks += one.marks;
+                totals.points += one.points;
                 totals.synced += one.synced;
                 totals.repaired += one.repaired;
                 totals.inline += one.inline;
@@ -68,5 +72,36 @@ fn any_world() {
     println!("{seeds} seeds: {totals:?}");
     // A world in which nothing happens proves nothing.
     assert!(totals.crashes > 0 && totals.caught_up > 0 && totals.marks > 0);
+    assert!(totals.points > 0, "no point was ever tracked");
     assert!(totals.synced > 0 && totals.repaired > 0 && totals.inline > 0);
+}
+
+#[test]
+fn any_restore() {
+    let one = number("SEED");
+    let seeds = one.map_or(0..number("SEEDS").unwrap_or(200), |seed| seed..seed + 1);
+    let (mut crashes, mut fetched, mut refused, mut dropped) = (0, 0, 0, 0);
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = RestoreWorld::new(seed);
+            world.run(900);
+            world.settle();
+            world
+        });
+        match result {
+            Ok(world) => {
+                crashes += world.crashes;
+                fetched += world.fetched;
+                refused += world.refused;
+                dropped += world.dropped;
+            }
+            Err(panic) => {
+                eprintln!("replay with SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{crashes} crashes, {fetched} fetched, {refused} refused, {dropped} broken off");
+    // A world in which nothing happens proves nothing.
+    assert!(one.is_some() || crashes > 0 && fetched > 0 && dropped > 0);
 }

@@ -35,6 +35,7 @@ fn at(disk: u32, start: u64, len: u64) -> DiskRange {
 
 fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
     VolumeLayout {
+        points: Vec::new(),
         size: SIZE,
         region_size: UNIT,
         plexes: (0..plexes)
@@ -52,12 +53,14 @@ fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
                 id: FeedId(id),
                 mode: *mode,
                 fresh: false,
+                hold: false,
             })
             .collect(),
         log: (0..plexes)
             .map(|i| at(i, 1 << 30, image(SIZE).len() as u64))
             .collect(),
         fed: false,
+        restore: None,
     }
 }
 

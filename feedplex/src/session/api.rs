@@ -59,6 +59,9 @@ pub struct LocalFeed {
     pub rights: Rights,
     /// Bytes in this side's map, for display.
     pub dirty_bytes: u64,
+    /// An online restore has begun here: the map that a source is told is that of what is missing
+    /// here (`facts.dirty`), the other one is not the session's business.
+    pub restoring: bool,
 }
 
 /// Names a commit.
@@ -74,6 +77,11 @@ pub enum MapChange {
     AllDirty,
     /// Emptied, *after* the record is committed: the source has it all.
     Clear,
+    /// Begins an online restore: what it says is missing here from now on, durably *before* the record
+    /// is committed; emptied after.
+    Missing,
+    /// The same, but everything is missing.
+    AllMissing,
 }
 
 /// What a sink's content is worth from a commit on.
@@ -105,6 +113,8 @@ pub enum RecordChange {
         epochs: Vec<Uuid>,
         /// At the sink.
         content: SinkContent,
+        /// The sink's volume is in use while it is being restored; the source's must not change.
+        online: bool,
         /// The volume's generation, where it changes.
         generation: Option<Lineage>,
         /// At the source: merged chunks are durable before this commit, too.
@@ -235,8 +245,8 @@ pub enum Event {
     Pause,
     /// Source: send these again.
     Repair(Vec<WireRange>),
-    /// Verification and listing messages for the peer: `HashRequest`, `HashReply`,
-    /// `RepairRequest`, `State`.
+    /// What is no business of the state machine, for the peer: `HashRequest`, `HashReply`,
+    /// `RepairRequest`, `FetchRequest`, `State`.
     Relay(Message),
     /// The daemon stops.
     Stop,
@@ -276,9 +286,10 @@ pub enum Action {
         /// What.
         change: RecordChange,
     },
-    /// Sink: hand over the own map in chunks.
+    /// Hand over the own map in chunks; at a sink where an online restore has begun that of what is
+    /// missing.
     ExportMap,
-    /// Source: add this piece, in regions of `region_size` bytes, to the feed's map.
+    /// Add this piece, in regions of `region_size` bytes, to the feed's map.
     MergeMap {
         /// The sink's region size in bytes.
         region_size: u64,

@@ -275,9 +275,7 @@ impl Session {
                         source.start(&mut self.core);
                         Part::Source(Box::new(source))
                     }
-                    Role::Sink => {
-                        Part::Sink(Box::new(Sink::new(claim.epoch, flow, &local.facts, &peer)))
-                    }
+                    Role::Sink => Part::Sink(Box::new(Sink::new(claim.epoch, flow, &local, &peer))),
                 };
             }
         }
@@ -453,6 +451,7 @@ fn is_relayed(message: &Message) -> bool {
         Message::HashRequest(_)
             | Message::HashReply(_)
             | Message::RepairRequest(_)
+            | Message::FetchRequest(_)
             | Message::State(_)
     )
 }

@@ -58,10 +58,25 @@ pub(super) struct Sink {
     prepared: Option<PointPrepare>,
     reached: Option<Uuid>,
     asked_swap: bool,
+    /// An online restore has begun here.
+    restoring: bool,
+    source_region_size: u64,
+}
+
+/// What becomes of the own map when the source has committed the session.
+fn confirmed_map(flow: FlowKind, online: bool, restoring: bool) -> MapChange {
+    match (online, flow) {
+        (true, _) if restoring => MapChange::Keep,
+        (true, FlowKind::Full) => MapChange::AllMissing,
+        (true, _) => MapChange::Missing,
+        (false, FlowKind::Full | FlowKind::IncrementalUnion) => MapChange::Clear,
+        (false, _) => MapChange::Keep,
+    }
 }
 
 impl Sink {
-    pub fn new(role_epoch: u64, flow: FlowKind, ours: &Handshake, theirs: &Handshake) -> Self {
+    pub fn new(role_epoch: u64, flow: FlowKind, local: &LocalFeed, theirs: &Handshake) -> Self {
+        let (ours, restoring) = (&local.facts, local.restoring);
         let was_source = ours.role == Role::Source;
         Self {
             role_epoch,
@@ -84,6 +99,8 @@ impl Sink {
             prepared: None,
             reached: None,
             asked_swap: false,
+            restoring,
+            source_region_size: theirs.region_size,
         }
     }
 
@@ -91,6 +108,18 @@ impl Sink {
     pub fn message(&mut self, core: &mut Core, message: Message) -> bool {
         match (&self.step, message) {
             (Step::Verdict, Message::Verdict(verdict)) => self.accept(core, verdict),
+            (Step::Offer, Message::Bitmap(bitmap))
+                if self.ours.online && bitmap.first_region % 8 == 0 =>
+            {
+                // Once the restore has begun, what is missing here is known here alone.
+                if !self.restoring {
+                    let region_size = self.source_region_size;
+                    core.out.push(Action::MergeMap {
+                        region_size,
+                        bitmap,
+                    });
+                }
+            }
             (Step::Offer, Message::StreamsOffer(offer)) => return self.confirm(core, offer),
             (Step::Running, message) => return self.running(core, message),
             (Step::Split, Message::PointCommit(_)) => {}
@@ -229,6 +258,7 @@ impl Sink {
                 _ if was_source => SinkContent::Consistent,
                 _ => SinkContent::Keep,
             },
+            online: self.ours.online,
             generation: None,
             map: MapChange::Keep,
         };
@@ -247,10 +277,7 @@ impl Sink {
         self.step = Step::Confirming(offer);
         let change = RecordChange::Confirmed {
             epochs: self.epoch.into_iter().collect(),
-            map: match self.flow {
-                FlowKind::Full | FlowKind::IncrementalUnion => MapChange::Clear,
-                _ => MapChange::Keep,
-            },
+            map: confirmed_map(self.flow, self.ours.online, self.restoring),
         };
         core.commit(change, After::Confirmed);
         true

@@ -18,6 +18,8 @@ enum Step {
     Accepting,
     /// The own commit is awaited.
     Committing,
+    /// Online restore: the driver hands over the own map, for the sink to know what it misses.
+    Exporting,
     /// Ready and the streams are awaited, in either order.
     Connecting { ready: bool, streams: bool },
     /// Rounds.
@@ -70,6 +72,8 @@ pub(super) struct Source {
     was_source: bool,
     intent: Intent,
     region_size: u64,
+    /// The sink's volume is in use while this side restores it.
+    online_restore: bool,
     ending: Option<Ending>,
     acks: Vec<Ack>,
 }
@@ -95,6 +99,7 @@ impl Source {
                 Intent::Attached
             },
             region_size: theirs.region_size,
+            online_restore: theirs.online,
             ending: None,
             acks: Vec::new(),
         }
@@ -207,6 +212,10 @@ impl Source {
                     self.connecting(core, ready, true);
                 }
             }
+            Event::MapChunk(bitmap) if self.step == Step::Exporting => {
+                core.send(Message::Bitmap(bitmap));
+            }
+            Event::MapEnd if self.step == Step::Exporting => self.offer_streams(core),
             Event::CaughtUp { live_sequence } if self.copy == Copy::Copying => {
                 self.copy = Copy::Confirming;
                 core.send(Message::CaughtUp(CaughtUp {
@@ -226,7 +235,7 @@ impl Source {
                     self.behind(core);
                 }
             }
-            Event::Detach { point, name, time } if self.may_end() => {
+            Event::Detach { point, name, time } if self.may_end() && !self.online_restore => {
                 let change = RecordChange::Detaching {
                     point,
                     name: name.clone(),
@@ -274,20 +283,12 @@ impl Source {
     /// A commit of this part is durable.
     pub fn committed(&mut self, core: &mut Core, after: After) {
         match after {
-            After::SourceSession => {
-                let offer = offer(core);
-                if !core.initiator {
-                    core.out.push(Action::OpenStreams {
-                        offer: offer.clone(),
-                        connect: false,
-                    });
-                }
-                core.send(Message::StreamsOffer(offer));
-                self.step = Step::Connecting {
-                    ready: false,
-                    streams: false,
-                };
+            After::SourceSession if self.online_restore => {
+                // From this commit on nothing changes here, so the map is what the sink misses.
+                self.step = Step::Exporting;
+                core.out.push(Action::ExportMap);
             }
+            After::SourceSession => self.offer_streams(core),
             After::Detaching => {
                 if let Some(ending) = &mut self.ending {
                     ending.agreed = true;
@@ -334,6 +335,7 @@ impl Source {
             intent: self.intent.clone(),
             epochs: vec![core.config.fresh.epoch],
             content: SinkContent::Keep,
+            online: self.online_restore,
             generation,
             map: match self.flow {
                 FlowKind::Full => MapChange::AllDirty,
@@ -341,6 +343,21 @@ impl Source {
             },
         };
         core.commit(change, After::SourceSession);
+    }
+
+    fn offer_streams(&mut self, core: &mut Core) {
+        let offer = offer(core);
+        if !core.initiator {
+            core.out.push(Action::OpenStreams {
+                offer: offer.clone(),
+                connect: false,
+            });
+        }
+        core.send(Message::StreamsOffer(offer));
+        self.step = Step::Connecting {
+            ready: false,
+            streams: false,
+        };
     }
 
     fn connecting(&mut self, core: &mut Core, ready: bool, streams: bool) {

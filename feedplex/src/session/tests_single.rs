@@ -40,6 +40,7 @@ fn facts(role: Role) -> Handshake {
         role,
         role_epoch: 0,
         swap: false,
+        online: false,
         sync_mode: false,
         intent: Intent::Attached,
         known: true,
@@ -63,6 +64,7 @@ fn local(role: Role) -> LocalFeed {
             read: false,
         },
         dirty_bytes: 4096,
+        restoring: false,
     }
 }
 

@@ -150,6 +150,8 @@ wire_struct! {
         pub role_epoch: u64,
         /// The sender wants the roles exchanged.
         pub swap: bool,
+        /// The sender's volume is in use while it is being restored, or is to be.
+        pub online: bool,
         /// Acknowledge writes only when durable at the sink.
         pub sync_mode: bool,
         /// What the sender's admin wants.
@@ -294,7 +296,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Sink to source: a piece of the sink's own map.
+    /// A piece of the sender's own map: the sink's, where the source's has to be completed; the
+    /// source's, where an online restore begins at the sink.
     pub struct Bitmap {
         /// First region, a multiple of 8.
         pub first_region: u64,
@@ -341,6 +344,14 @@ wire_struct! {
 wire_struct! {
     /// Sink to source: send these again.
     pub struct RepairRequest {
+        /// The ranges.
+        pub ranges: Vec<WireRange>,
+    }
+}
+
+wire_struct! {
+    /// Sink to source, in an online restore: somebody waits for these, send them first.
+    pub struct FetchRequest {
         /// The ranges.
         pub ranges: Vec<WireRange>,
     }
@@ -410,7 +421,7 @@ messages! {
     /// Who calls.
     Hello(Hello) = 1 v 1,
     /// What it knows about the feed.
-    Handshake(Handshake) = 2 v 1,
+    Handshake(Handshake) = 2 v 2,
     /// What will flow.
     Verdict(Verdict) = 3 v 1,
     /// No, for good.
@@ -441,7 +452,7 @@ messages! {
     SwapRequest(SwapRequest) = 16 v 1,
     /// Whether they may be.
     SwapReply(SwapReply) = 17 v 1,
-    /// A piece of the sink's own map.
+    /// A piece of the own map.
     Bitmap(Bitmap) = 18 v 1,
     /// Verification: hashes, please.
     HashRequest(HashRequest) = 20 v 1,
@@ -459,6 +470,8 @@ messages! {
     Error(Refused) = 26 v 1,
     /// The connection ends in good order.
     Bye(Empty) = 27 v 1,
+    /// Online restore: send these first.
+    FetchRequest(FetchRequest) = 28 v 1,
 }
 
 /// Why bytes are not a control message.

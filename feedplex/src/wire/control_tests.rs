@@ -37,6 +37,7 @@ fn handshake() -> Message {
         role: Role::Source,
         role_epoch: 3,
         swap: false,
+        online: true,
         sync_mode: true,
         intent: Intent::Detaching {
             point: id(4),
@@ -65,7 +66,7 @@ fn golden_hello_and_handshake() {
     );
     assert_eq!(
         hex::encode(handshake_bytes),
-        include_str!("../../golden/handshake-v1.hex").trim()
+        include_str!("../../golden/handshake-v2.hex").trim()
     );
 }
 
@@ -140,6 +141,12 @@ fn every_message_survives() {
                 length: 1,
             }],
         }),
+        Message::FetchRequest(FetchRequest {
+            ranges: vec![WireRange {
+                offset: 65536,
+                length: 65536,
+            }],
+        }),
         Message::State(State { state: 1, dirty: 2 }),
         Message::Keepalive(Nonce { nonce: 1 }),
         Message::KeepaliveReply(Nonce { nonce: 1 }),
@@ -153,7 +160,7 @@ fn every_message_survives() {
         let decoded = decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", message.name()));
         assert_eq!(decoded, message);
     }
-    assert_eq!(kinds.len(), 26, "a message is missing from this test");
+    assert_eq!(kinds.len(), 27, "a message is missing from this test");
 }
 
 #[test]
@@ -211,11 +218,12 @@ proptest! {
     #[test]
     fn any_body_of_any_type_decodes_or_fails(
         kind in 0u16..30,
+        version in 1u16..3,
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut bytes = vec![0; CONTROL_HEADER_LEN];
         bytes[4..6].copy_from_slice(&kind.to_be_bytes());
-        bytes[6..8].copy_from_slice(&1u16.to_be_bytes());
+        bytes[6..8].copy_from_slice(&version.to_be_bytes());
         bytes.extend(body);
         reseal(&mut bytes);
         if let Ok(message) = decode(&bytes) {

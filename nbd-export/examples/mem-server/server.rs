@@ -91,12 +91,12 @@ impl Disk {
     fn extents(&self, asked: ByteRange) -> Vec<Extent> {
         let content = self.lock();
         let clusters = content.allocated.iter().enumerate();
-        let extents = clusters.map(|(index, allocated)| Extent {
-            range: ByteRange::new(index as u64 * CLUSTER, CLUSTER),
-            hole: !allocated,
-            zero: !allocated,
-        });
-        extents.filter(|e| e.range.overlaps(asked)).collect()
+        let clusters = clusters
+            .map(|(index, hole)| (ByteRange::new(index as u64 * CLUSTER, CLUSTER), !hole))
+            .filter(|(range, _)| range.overlaps(asked));
+        clusters
+            .map(|(range, hole)| Extent::allocation(range, hole, hole))
+            .collect()
     }
 }
 
@@ -111,6 +111,7 @@ impl Exports for Disk {
             description: "a disk in memory".into(),
             limits: self.limits,
             multi_conn: true,
+            contexts: Vec::new(),
         })
     }
 }
@@ -266,7 +267,7 @@ impl<S: Read + Write> Driver<'_, S> {
             }
             Action::QueryExtents { token, range, .. } => {
                 let extents = self.disk.extents(range);
-                self.connection.on_extents(token, Ok(&extents));
+                self.connection.on_extents(token, Ok(&[extents]));
             }
             other => unreachable!("{other:?} does not go to the device"),
         }

@@ -48,13 +48,14 @@ pub enum Action {
         /// How.
         flags: Flags,
     },
-    /// Find out what is allocated, then call [`super::Connection::on_extents`].
+    /// Find out the state of a range in each context that was agreed on, then call
+    /// [`super::Connection::on_extents`].
     QueryExtents {
         /// Comes back with the answer.
         token: Token,
         /// Where.
         range: ByteRange,
-        /// More than the first extent is not needed.
+        /// More than the first extent of each context is not needed.
         one: bool,
     },
     /// The buffer is not needed any more.

@@ -32,7 +32,8 @@ pub(super) struct Rules {
     pub limits: Limits,
     /// What was announced.
     pub flags: TransmissionFlags,
-    pub base_allocation: bool,
+    /// Some context was chosen.
+    pub block_status: bool,
     /// Longest read that is answered in one piece.
     pub max_chunk: u32,
 }
@@ -46,7 +47,7 @@ impl Rules {
             cmd::TRIM if self.announced(TransmissionFlags::SEND_TRIM) => Kind::Trim,
             cmd::WRITE_ZEROES => Kind::Zeroes,
             cmd::CACHE => Kind::Cache,
-            cmd::BLOCK_STATUS if self.base_allocation => Kind::BlockStatus {
+            cmd::BLOCK_STATUS if self.block_status => Kind::BlockStatus {
                 one: header.flags.contains(CommandFlags::REQ_ONE),
             },
             _ => return Err(WireError::Invalid),
@@ -136,7 +137,7 @@ mod tests {
             rotational: false,
         },
         flags: TransmissionFlags::all().difference(TransmissionFlags::READ_ONLY),
-        base_allocation: true,
+        block_status: true,
         max_chunk: 256 << 10,
     };
 
@@ -248,7 +249,7 @@ mod tests {
     fn what_was_not_announced_is_invalid() {
         let rules = Rules {
             flags: TransmissionFlags::HAS_FLAGS,
-            base_allocation: false,
+            block_status: false,
             ..RULES
         };
         let invalid = Some(WireError::Invalid);

@@ -2,9 +2,7 @@
 
 use super::extents::reply_extents;
 use super::{Action, CloseReason, Connection, Extent, Kind, Piece, Receive, Reply, Stage, Token};
-use crate::wire::{
-    BASE_ALLOCATION_ID, WireError, block_status, error_chunk, offset_data, simple_reply,
-};
+use crate::wire::{WireError, block_status, error_chunk, offset_data, simple_reply};
 use blockio::{Flags, IoError, IoErrorKind};
 
 impl Connection {
@@ -30,13 +28,14 @@ impl Connection {
         self.make_progress();
     }
 
-    /// The answer to [`Action::QueryExtents`]: extents in order, without overlaps, from the
-    /// range's start. What is left out between them is data; it may end early, which tells the
-    /// client to ask again for the rest.
+    /// The answer to [`Action::QueryExtents`]: for each context, in the order of
+    /// [`crate::Negotiated::contexts`], extents in order, without overlaps, from the range's start. What
+    /// is left out between them has no state (is data); they may end early, which tells the client to ask
+    /// again for the rest.
     ///
     /// # Panics
-    /// Where the token is not at the device.
-    pub fn on_extents(&mut self, token: Token, result: Result<&[Extent], IoError>) {
+    /// Where the token is not at the device, or there are more or fewer lists than contexts.
+    pub fn on_extents(&mut self, token: Token, result: Result<&[Vec<Extent>], IoError>) {
         let Some(piece) = self.take_back(token) else {
             return;
         };
@@ -49,10 +48,16 @@ impl Connection {
             Ok(known) => {
                 let one = piece.kind == Kind::BlockStatus { one: true };
                 let limit = if one { 1 } else { self.config.max_extents };
-                let extents = reply_extents(known, piece.range, limit);
+                assert_eq!(known.len(), self.contexts.len(), "a list for each context");
                 let request = self.requests.remove(piece.request);
-                let header = block_status(request.cookie, BASE_ALLOCATION_ID, &extents);
-                self.reply(header, None, true);
+                let count = self.contexts.len();
+                for (number, known) in known.iter().enumerate() {
+                    let extents = reply_extents(known, piece.range, limit);
+                    let last = number + 1 == count;
+                    let id = self.contexts[number];
+                    let header = block_status(request.cookie, id, &extents, last);
+                    self.reply(header, None, last);
+                }
             }
         }
         self.make_progress();

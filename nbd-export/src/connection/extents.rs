@@ -7,22 +7,33 @@ use blockio::ByteRange;
 pub struct Extent {
     /// Where on the volume.
     pub range: ByteRange,
-    /// Nothing is allocated there.
-    pub hole: bool,
-    /// It reads as zeroes.
-    pub zero: bool,
+    /// As its context defines it.
+    state: u32,
 }
 
 impl Extent {
-    fn state(self) -> u32 {
-        u32::from(self.hole) | u32::from(self.zero) << 1
+    /// In `base:allocation`. `hole`: nothing is allocated there; `zero`: it reads as zeroes.
+    pub fn allocation(range: ByteRange, hole: bool, zero: bool) -> Self {
+        let state = u32::from(hole) | u32::from(zero) << 1;
+        Self { range, state }
+    }
+
+    /// In `qemu:dirty-bitmap:…`.
+    pub fn changed(range: ByteRange, changed: bool) -> Self {
+        let state = u32::from(changed);
+        Self { range, state }
+    }
+
+    /// The state on the wire.
+    pub fn state(self) -> u32 {
+        self.state
     }
 }
 
 /// `(bytes, state)` of each extent of a reply for `asked`: in order, without gaps, clipped,
 /// neighbours of one kind joined, at most `limit`.
 ///
-/// What `known` leaves out between its extents is data; where it ends, the reply ends, unless it
+/// What `known` leaves out between its extents is data (state 0); where it ends, the reply ends, unless it
 /// would be empty: then everything is data.
 pub(super) fn reply_extents(known: &[Extent], asked: ByteRange, limit: usize) -> Vec<(u32, u32)> {
     let mut found: Vec<(u32, u32)> = Vec::new();
@@ -56,11 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn extent(start: u64, len: u64, hole: bool) -> Extent {
-        Extent {
-            range: ByteRange::new(start, len),
-            hole,
-            zero: hole,
-        }
+        Extent::allocation(ByteRange::new(start, len), hole, hole)
     }
 
     #[test]
@@ -95,7 +102,7 @@ mod tests {
             let mut at = 0;
             for (gap, len, hole, zero) in runs {
                 at += gap;
-                known.push(Extent { range: ByteRange::new(at, len), hole, zero });
+                known.push(Extent::allocation(ByteRange::new(at, len), hole, zero));
                 map[at as usize..(at + len) as usize].fill(u32::from(hole) | u32::from(zero) << 1);
                 at += len;
             }

@@ -135,6 +135,8 @@ enum Reply {
 pub struct Connection {
     config: ConnectionConfig,
     rules: Rules,
+    /// The numbers of the contexts that block status is about.
+    contexts: Vec<u32>,
     structured: bool,
     receive: Receive,
     requests: Slab<Request>,
@@ -169,9 +171,10 @@ impl Connection {
             rules: Rules {
                 limits: negotiated.export.limits,
                 flags: negotiated.export.transmission_flags(negotiated.structured),
-                base_allocation: negotiated.base_allocation,
+                block_status: !negotiated.contexts.is_empty(),
                 max_chunk: config.max_chunk,
             },
+            contexts: negotiated.contexts.iter().map(|c| c.id).collect(),
             config,
             structured: negotiated.structured,
             receive: NEXT_HEADER,

@@ -1,9 +1,9 @@
 //! The options that tell a client about exports and metadata contexts.
 
-use super::{Negotiation, Progress};
+use super::{Context, Negotiation, Progress};
 use crate::Exports;
 use crate::wire::{
-    BASE_ALLOCATION, BASE_ALLOCATION_ID, decode_info_request, decode_meta_query,
+    BASE_ALLOCATION, BASE_ALLOCATION_ID, MetaQuery, decode_info_request, decode_meta_query,
     encode_info_block_sizes, encode_info_export, encode_info_text, encode_meta_context,
     encode_option_reply, encode_server, info, opt, rep,
 };
@@ -64,20 +64,18 @@ impl Negotiation {
         out: &mut Vec<u8>,
     ) {
         let option = opt::LIST_META_CONTEXT;
-        let reply = match decode_meta_query(data) {
-            _ if !self.structured => rep::ERR_INVALID,
-            Err(_) => rep::ERR_INVALID,
-            Ok(query) if exports.describe(query.name).is_none() => rep::ERR_UNKNOWN,
-            Ok(query) => {
+        let reply = match self.meta_query(data, exports) {
+            Err(reply) => reply,
+            Ok((query, contexts)) => {
+                // `base:` asks for all of a namespace, `qemu:dirty-bitmap:` for all of a kind.
+                let asked = |name: &str| {
+                    let mut queries = query.queries.iter();
+                    queries.any(|q| *q == name || q.ends_with(':') && name.starts_with(q))
+                };
                 let all = query.queries.is_empty();
-                if all
-                    || query
-                        .queries
-                        .iter()
-                        .any(|q| ["base:", BASE_ALLOCATION].contains(q))
-                {
+                for context in contexts.iter().filter(|c| all || asked(&c.name)) {
                     // The number means nothing in a list.
-                    encode_meta_context(out, option, 0, BASE_ALLOCATION);
+                    encode_meta_context(out, option, 0, &context.name);
                 }
                 rep::ACK
             }
@@ -93,19 +91,35 @@ impl Negotiation {
         out: &mut Vec<u8>,
     ) {
         let option = opt::SET_META_CONTEXT;
-        self.context_for = None;
-        let reply = match decode_meta_query(data) {
-            _ if !self.structured => rep::ERR_INVALID,
-            Err(_) => rep::ERR_INVALID,
-            Ok(query) if exports.describe(query.name).is_none() => rep::ERR_UNKNOWN,
-            Ok(query) => {
-                if query.queries.contains(&BASE_ALLOCATION) {
-                    encode_meta_context(out, option, BASE_ALLOCATION_ID, BASE_ALLOCATION);
-                    self.context_for = Some(query.name.to_owned());
+        self.chosen_contexts = None;
+        let reply = match self.meta_query(data, exports) {
+            Err(reply) => reply,
+            Ok((query, mut contexts)) => {
+                contexts.retain(|c| query.queries.contains(&c.name.as_str()));
+                for context in &contexts {
+                    encode_meta_context(out, option, context.id, &context.name);
                 }
+                self.chosen_contexts = Some((query.name.to_owned(), contexts));
                 rep::ACK
             }
         };
         encode_option_reply(out, option, reply, &[]);
+    }
+
+    /// What a client asks about contexts, and those that its export has; or the error to answer.
+    fn meta_query<'a>(
+        &self,
+        data: &'a [u8],
+        exports: &dyn Exports,
+    ) -> Result<(MetaQuery<'a>, Vec<Context>), u32> {
+        if !self.structured {
+            return Err(rep::ERR_INVALID);
+        }
+        let query = decode_meta_query(data).map_err(|_| rep::ERR_INVALID)?;
+        let export = exports.describe(query.name).ok_or(rep::ERR_UNKNOWN)?;
+        let names = std::iter::once(BASE_ALLOCATION.to_owned()).chain(export.contexts);
+        let contexts = (BASE_ALLOCATION_ID..).zip(names);
+        let contexts = contexts.map(|(id, name)| Context { id, name }).collect();
+        Ok((query, contexts))
     }
 }

@@ -28,10 +28,19 @@ pub struct Negotiated {
     pub export: ExportInfo,
     /// Replies are structured.
     pub structured: bool,
-    /// The client may ask for `base:allocation` block status.
-    pub base_allocation: bool,
+    /// What the client may ask for by block status, and the number of each on the wire. None: it may not.
+    pub contexts: Vec<Context>,
     /// The client did without the 124 zeroes after `EXPORT_NAME`.
     pub no_zeroes: bool,
+}
+
+/// A metadata context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Its number in replies.
+    pub id: u32,
+    /// `base:allocation`, or one of [`ExportInfo::contexts`].
+    pub name: String,
 }
 
 /// Where the negotiation stands.
@@ -87,8 +96,8 @@ pub struct Negotiation {
     listed: bool,
     client: HandshakeFlags,
     structured: bool,
-    /// The export for which `base:allocation` was chosen, as the client named it.
-    context_for: Option<String>,
+    /// The export for which contexts were chosen, as the client named it, and which.
+    chosen_contexts: Option<(String, Vec<Context>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +138,7 @@ impl Negotiation {
             listed: false,
             client: HandshakeFlags::empty(),
             structured: false,
-            context_for: None,
+            chosen_contexts: None,
         };
         (negotiation, greeting)
     }
@@ -279,7 +288,10 @@ impl Negotiation {
         Progress::Chosen(Box::new(Negotiated {
             export,
             structured: self.structured,
-            base_allocation: self.context_for.as_deref() == Some(name),
+            contexts: match &self.chosen_contexts {
+                Some((export, contexts)) if export == name => contexts.clone(),
+                _ => Vec::new(),
+            },
             no_zeroes: self.client.contains(HandshakeFlags::NO_ZEROES),
         }))
     }

@@ -27,6 +27,9 @@ impl Exports for One {
                 rotational: false,
             },
             multi_conn: true,
+            contexts: ["monday", "tuesday"]
+                .map(|point| format!("qemu:dirty-bitmap:{point}"))
+                .into(),
         })
     }
 }
@@ -124,8 +127,13 @@ fn the_usual_client_gets_what_it_asks_for() {
     let Progress::Chosen(negotiated) = progress else {
         panic!("{progress:?}");
     };
-    assert!(negotiated.structured && negotiated.base_allocation && negotiated.no_zeroes);
+    assert!(negotiated.structured && negotiated.no_zeroes);
     assert_eq!(negotiated.export.name, "vg/lv0");
+    let base = Context {
+        id: 1,
+        name: "base:allocation".into(),
+    };
+    assert_eq!(negotiated.contexts, [base]);
     let replies = replies(&out);
     let kinds: Vec<_> = replies.iter().map(|(o, r, _)| (*o, *r)).collect();
     assert_eq!(
@@ -213,15 +221,45 @@ fn contexts_are_listed_by_namespace_and_chosen_by_name() {
             option(number, &meta("vg/lv0", queries)),
         ])
         .unwrap();
-        replies(&out).len() == 3
+        replies(&out).len() - 2
     };
-    assert!(with(opt::LIST_META_CONTEXT, &[]));
-    assert!(with(opt::LIST_META_CONTEXT, &["base:"]));
-    assert!(with(opt::LIST_META_CONTEXT, &["base:allocation"]));
-    assert!(!with(opt::LIST_META_CONTEXT, &["qemu:"]));
-    assert!(with(opt::SET_META_CONTEXT, &["x", "base:allocation"]));
-    assert!(!with(opt::SET_META_CONTEXT, &["base:"]));
-    assert!(!with(opt::SET_META_CONTEXT, &[]));
+    let tuesday = "qemu:dirty-bitmap:tuesday";
+    assert_eq!(with(opt::LIST_META_CONTEXT, &[]), 3);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["base:"]), 1);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["base:allocation"]), 1);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["qemu:"]), 2);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["qemu:dirty-bitmap:"]), 2);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["qemu:dirty"]), 0);
+    assert_eq!(with(opt::LIST_META_CONTEXT, &["nbd:", tuesday]), 1);
+    assert_eq!(with(opt::SET_META_CONTEXT, &["x", "base:allocation"]), 1);
+    assert_eq!(
+        with(opt::SET_META_CONTEXT, &["base:allocation", tuesday]),
+        2
+    );
+    assert_eq!(with(opt::SET_META_CONTEXT, &["base:"]), 0);
+    assert_eq!(with(opt::SET_META_CONTEXT, &["qemu:dirty-bitmap:"]), 0);
+    assert_eq!(with(opt::SET_META_CONTEXT, &[]), 0);
+}
+
+#[test]
+fn a_context_keeps_its_number_whatever_else_is_chosen() {
+    let (progress, ..) = talk(&[
+        option(opt::STRUCTURED_REPLY, &[]),
+        option(
+            opt::SET_META_CONTEXT,
+            &meta("vg/lv0", &["qemu:dirty-bitmap:tuesday"]),
+        ),
+        option(opt::GO, &go("vg/lv0", &[])),
+    ])
+    .unwrap();
+    let Progress::Chosen(negotiated) = progress else {
+        panic!("{progress:?}");
+    };
+    let tuesday = Context {
+        id: 3,
+        name: "qemu:dirty-bitmap:tuesday".into(),
+    };
+    assert_eq!(negotiated.contexts, [tuesday]);
 }
 
 #[test]
@@ -242,7 +280,7 @@ fn a_context_holds_for_its_export_name_only_and_a_failed_choice_ends_it() {
         let Progress::Chosen(negotiated) = progress else {
             panic!("{progress:?}");
         };
-        assert!(!negotiated.base_allocation);
+        assert!(negotiated.contexts.is_empty());
     }
 }
 

@@ -35,9 +35,9 @@ pub const MAX_STRING: usize = 4096;
 /// Longest read or write in bytes that is served, and announced as the maximum block size.
 pub const MAX_PAYLOAD: u32 = 32 << 20;
 
-/// Number of the only metadata context.
+/// Number of the metadata context that every export has; the others of an export follow it.
 pub const BASE_ALLOCATION_ID: u32 = 1;
-/// Name of the only metadata context.
+/// Name of the metadata context that every export has.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 
 /// Options, by number.

@@ -196,10 +196,10 @@ pub fn error_chunk(cookie: u64, error: WireError, offset: Option<u64>) -> Header
     }
 }
 
-/// The only chunk of a block status reply: `(bytes, state)` of each extent, in order.
-pub fn block_status(cookie: u64, context: u32, extents: &[(u32, u32)]) -> Header {
+/// A chunk of a block status reply, one for each context: `(bytes, state)` of each extent, in order.
+pub fn block_status(cookie: u64, context: u32, extents: &[(u32, u32)], done: bool) -> Header {
     let len = u32::try_from(4 + extents.len() * 8).expect("extents are bounded");
-    let mut bytes = chunk_head(cookie, CHUNK_BLOCK_STATUS, true, len).to_vec();
+    let mut bytes = chunk_head(cookie, CHUNK_BLOCK_STATUS, done, len).to_vec();
     bytes.extend_from_slice(&context.to_be_bytes());
     for (len, state) in extents {
         bytes.extend_from_slice(&len.to_be_bytes());
@@ -260,7 +260,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            block_status(7, 1, &[(4096, 3)])[16..],
+            block_status(7, 1, &[(4096, 3)], true)[16..],
             [0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0x10, 0, 0, 0, 0, 3]
         );
     }

@@ -19,7 +19,7 @@ space() { df --output=size -BM $at | tail -n 1 | tr -dc 0-9; }
 
 grown() { # wanted MiB: what must be so after an lvextend
     if [ "$(mib $dev)" = "$1" ]; then
-        wait_for 10 test "$(cat "/sys/class/block/$(basename "$(readlink $dev)")/size")" = $(($1 << 11))
+        wait_for 60 test "$(cat "/sys/class/block/$(basename "$(readlink $dev)")/size")" = $(($1 << 11))
         return
     fi
     live=no
@@ -52,7 +52,7 @@ if [ $live = yes ]; then
     grown 160
     resize2fs $dev >/tmp/resize 2>&1 || die "resize2fs, mounted: $(cat /tmp/resize)"
     [ "$(space)" -gt 135 ] || die "df says $(space) MiB"
-    wait_for 10 grep -q "change.*ublkb" /tmp/uevents
+    wait_for 60 grep -q "change.*ublkb" /tmp/uevents
     touch /tmp/enough
     wait $writer || die "a write failed"
     rm $at/busy
@@ -106,7 +106,7 @@ if [ $live = yes ]; then
     fsck.ext4 -fn /dev/mapper/grow >/dev/null || die "fsck"
     cryptsetup close grow
 fi
-wait_for 10 v a lvremove -y vg/lv
+wait_for 60 v a lvremove -y vg/lv
 
 step xfs
 v a lvcreate -n lv -L 304m -m 1 vg

@@ -36,7 +36,7 @@ for i in $(seq $kills); do
     kill -KILL "$pid_a"; wait "$pid_a" 2>/dev/null || true
     began=$(date +%s%N)
     node_start a
-    wait_for 30 served
+    wait_for 90 served
     took=$((($(date +%s%N) - began) / 1000000))
     [ $took -gt $longest ] && longest=$took
     [ "$(readlink $link)" = "$device" ] || die "another device after kill $i"
@@ -51,7 +51,7 @@ v a feedwait vga/lv b --timeout 120
 dd if=/dev/urandom of=$device bs=64k count=8 seek=1600 oflag=direct conv=notrunc status=none
 kill -KILL "$pid_a"; wait "$pid_a" 2>/dev/null || true
 node_start a
-wait_for 30 served
+wait_for 90 served
 v a feedwait vga/lv b --timeout 120
 again=$(sent)
 [ "$again" -le $((64 << 20)) ] || die "the feed sent $again bytes again: as good as everything"

@@ -18,7 +18,7 @@ step format
 # The lightest key derivation there is: its strength is not what is tested, and the processor is emulated.
 luks luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $dev || die "luksFormat"
 cryptsetup isLuks $dev || die "isLuks"
-wait_for 20 sh -c "udevadm info --query=property $dev | grep -q ID_FS_TYPE=crypto_LUKS"
+wait_for 60 sh -c "udevadm info --query=property $dev | grep -q ID_FS_TYPE=crypto_LUKS"
 step open
 luks open --allow-discards $dev secret || die "open"
 mkfs.ext4 -q -E lazy_itable_init=0 /dev/mapper/secret
@@ -62,4 +62,4 @@ mount /dev/mapper/secret $at
 same_files $at /tmp/sums
 umount $at
 cryptsetup close secret
-wait_for 10 v a lvchange -an vg/secret
+wait_for 60 v a lvchange -an vg/secret

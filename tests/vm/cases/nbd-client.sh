@@ -20,4 +20,4 @@ mount /dev/nbd0 /mnt/n
 cmp /tmp/file /mnt/n/volmgr || die "content"
 umount /mnt/n
 nbd-client -d /dev/nbd0
-wait_for 10 v a lvchange -an vg/lv
+wait_for 60 v a lvchange -an vg/lv

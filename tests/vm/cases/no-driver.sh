@@ -47,7 +47,7 @@ install -d -o nobody /run/u /var/lib/node-u
 truncate -s 64M /run/u/disk; chown nobody /run/u/disk
 setpriv --reuid nobody --clear-groups "$bin/volmgrd" --foreground --config /dev/null --state-dir /var/lib/node-u --socket /run/u/sock \
     --node u --listen 127.0.0.1:7799 --nbd unix:/run/u/nbd >/job/out/volmgrd-u.log 2>&1 &
-wait_for 20 v u nodeshow
+wait_for 60 v u nodeshow
 v u vgcreate vg /run/u/disk
 refused u "/dev/ublk-control is not permitted for this user"
 offered u

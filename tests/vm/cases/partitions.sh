@@ -20,7 +20,7 @@ udevadm settle -t 30
 for n in 1 2 3; do wait_for 20 test -b "${disk}p$n"; done
 [ "$(blockdev --getsize64 "${disk}p1")" = $((48 << 20)) ] || die "size of the first partition"
 [ "$(cat "/sys/class/block/${name}p1/start")" = 2048 ] || die "start of the first partition"
-wait_for 20 test -e /dev/disk/by-partlabel/data
+wait_for 60 test -e /dev/disk/by-partlabel/data
 [ "$(readlink -f /dev/disk/by-partlabel/data)" = "${disk}p1" ] || die "udev's name of the partition"
 [ "$(partx -g -o NR $dev | wc -l)" = 3 ] || die "partx"
 
@@ -47,20 +47,20 @@ swapoff "${disk}p2"
 step "the last one is deleted, and a new one made beside the others"
 sfdisk -q --delete $dev 3 || die "sfdisk --delete"
 udevadm settle -t 30
-wait_for 20 test ! -e "${disk}p3"
+wait_for 60 test ! -e "${disk}p3"
 echo 'size=16MiB, type=L, name=late' | sfdisk -q --append $dev || die "sfdisk --append"
 udevadm settle -t 30
-wait_for 20 test -b "${disk}p3"
+wait_for 60 test -b "${disk}p3"
 
 step "activated again"
-wait_for 10 v a lvchange -an vg/disk
+wait_for 60 v a lvchange -an vg/disk
 udevadm settle -t 30
 [ ! -e "${disk}p1" ] && [ ! -e /dev/disk/by-partlabel/data ] || die "partitions are left: $(ls /dev/ublk* /dev/disk/by-partlabel 2>/dev/null)"
 v a lvchange -ay vg/disk >/dev/null
 disk=$(readlink $dev)
 udevadm settle -t 30
 for n in 1 2 3; do wait_for 20 test -b "${disk}p$n"; done
-wait_for 20 test -e /dev/disk/by-partlabel/data
+wait_for 60 test -e /dev/disk/by-partlabel/data
 fsck.ext4 -fn "${disk}p1" >/dev/null || die "fsck"
 mount -o ro /dev/disk/by-partlabel/data /mnt/p
 same_files /mnt/p /tmp/sums
@@ -68,4 +68,4 @@ umount /mnt/p
 dd if="${disk}p3" bs=64k count=16 iflag=direct status=none | cmp - /tmp/raw || die "content of the last partition"
 sfdisk -q --verify $dev || die "sfdisk --verify"
 plexes_equal a vg/disk
-wait_for 10 v a lvchange -an vg/disk
+wait_for 60 v a lvchange -an vg/disk

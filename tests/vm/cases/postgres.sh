@@ -49,7 +49,7 @@ sleep 6
 done_before=$(as "$pg/psql" -Atc 'select count(*) from pgbench_history')
 kill -KILL "$(head -n 1 $at/data/postmaster.pid)"
 wait $load
-wait_for 30 sh -c '! pgrep -x postgres'
+wait_for 90 sh -c '! pgrep -x postgres'
 rm -f $at/data/postmaster.pid
 umount $at || { sleep 3; umount $at; }
 echo 3 >/proc/sys/vm/drop_caches

@@ -7,9 +7,9 @@ modprobe ublk_drv
 udev_start
 ram_disks 3 100
 modprobe scsi_debug sector_size=4096 physblk_exp=0 dev_size_mb=100 lbpu=1 lbpws=1
-wait_for 10 sh -c 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block'
+wait_for 60 sh -c 'ls /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block'
 four_k=/dev/$(basename /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block/*)
-wait_for 10 test -b "$four_k"
+wait_for 60 test -b "$four_k"
 node_start a
 v a vgcreate ram /dev/ram0 /dev/ram1 /dev/ram2
 v a vgcreate virt /dev/vda /dev/vdb
@@ -76,7 +76,7 @@ step "what udev knows"
 udevadm settle -t 30
 mkfs.ext4 -q -U 11111111-2222-3333-4444-555555555555 -L volume $one
 name=$(basename "$(readlink $one)")
-wait_for 20 test -e /dev/disk/by-uuid/11111111-2222-3333-4444-555555555555
+wait_for 60 test -e /dev/disk/by-uuid/11111111-2222-3333-4444-555555555555
 [ "$(readlink -f /dev/disk/by-label/volume)" = "/dev/$name" ] || die "by-label"
 udevadm info --query=property "/dev/$name" >/tmp/properties
 grep -q ID_FS_TYPE=ext4 /tmp/properties || die "udev: $(cat /tmp/properties)"
@@ -101,7 +101,7 @@ udevadm settle -t 30
 [ ! -e /dev/volmgr/ram/uno ] && [ ! -e "/dev/$name" ] || die "still there"
 [ ! -e /dev/disk/by-label/volume ] || die "udev still has its label"
 v a lvchange -ay ram/uno >/dev/null
-wait_for 20 test -e /dev/disk/by-label/volume
+wait_for 60 test -e /dev/disk/by-label/volume
 for _ in 1 2 3 4 5; do # as fast as it goes, with udev at it
     v a lvchange -an ram/uno
     v a lvchange -ay ram/uno >/dev/null

@@ -6,11 +6,12 @@
 export DM_DISABLE_UDEV=1 # there is none here
 modprobe ublk_drv
 modprobe dm_mod
+modprobe sd_mod # which udev would load
 modprobe scsi_debug dev_size_mb=160 delay=0
 ram_disks 2 160
 dmsetup create pulled --table "0 $((160 << 11)) linear /dev/ram1 0"
 scsi_disk() { for d in /sys/block/sd*; do [ "$(cat "$d/device/model" 2>/dev/null | tr -d ' ')" = scsi_debug ] && basename "$d" && return; done; return 1; }
-wait_for 10 scsi_disk
+wait_for 30 scsi_disk
 node_start a
 v a vgcreate vg /dev/ram0 /dev/mapper/pulled "/dev/$(scsi_disk)"
 
@@ -44,6 +45,7 @@ missed=$(value a plexs vg/errors -o plex_name,plex_state,plex_sync_percent)
 echo "before plexsync: $missed"
 percent=$(value a plexs vg/errors -o plex_state,plex_sync_percent | awk '$1 != "active" {print int($2)}')
 [ -n "$percent" ] && [ "$percent" -ge 60 ] || die "the plex would be filled anew: $missed"
+v a vgscan # the disk was given up when it took no metadata
 v a plexsync vg/errors
 all_active vg/errors || die "after plexsync: $(state vg/errors)"
 rounds 1
@@ -66,7 +68,7 @@ wait_for 60 not_whole
 echo "after the removal: $(state vg/gone)"
 rounds 2
 echo "- - -" >"/sys/class/scsi_host/$host/scan"
-wait_for 20 scsi_disk
+wait_for 60 scsi_disk
 echo "taken out as $disk, back as $(scsi_disk)"
 v a vgscan
 percent=$(value a plexs vg/gone -o plex_state,plex_sync_percent | sort -k 2 -n | head -n 1)

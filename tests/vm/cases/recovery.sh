@@ -17,7 +17,7 @@ for round in 1 2; do
     sleep 0.7
     kill -KILL "$pid_a"; wait "$pid_a" || true
     node_start a
-    wait_for 30 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path vg/lv | grep -q /dev/volmgr"
+    wait_for 90 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path vg/lv | grep -q /dev/volmgr"
     [ "$(readlink /dev/volmgr/vg/lv)" = "$device" ] || die "another device"
 done
 wait $writer || die "a write failed"
@@ -26,7 +26,7 @@ wait $writer || die "a write failed"
 kill -TERM "$pid_a"; wait "$pid_a" || die "volmgrd ended badly"
 [ -b "$device" ] || die "taken away under a mount"
 node_start a
-wait_for 30 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path vg/lv | grep -q /dev/volmgr"
+wait_for 90 sh -c "$bin/volmgr --socket /run/a/sock lvs --noheadings -o lv_path vg/lv | grep -q /dev/volmgr"
 head -c 300000 /job/bin/volmgr >/tmp/one
 for i in $(seq 40); do cmp /tmp/one /mnt/n/"$i" || die "file $i"; done
 umount /mnt/n

@@ -34,7 +34,7 @@ for i in $(seq 5); do
     rm -r "$bin"
     bin=/tmp/programs-$i
     node_start a
-    wait_for 30 served
+    wait_for 90 served
     took=$((($(date +%s%N) - began) / 1000000))
     [ $took -gt $longest ] && longest=$took
     [ "$(readlink "/proc/$pid_a/exe")" = "$bin/volmgrd" ] || die "not the new program"

@@ -88,7 +88,7 @@ kill -TERM "$pid_a"; wait "$pid_a" || die "volmgrd ended badly"
 [ ! -e $link ] && ! ls /dev/ublkb* 2>/dev/null || die "left behind"
 before=$(wc -c </job/out/volmgrd-a.log)
 node_start a
-wait_for 20 test -b $link
+wait_for 60 test -b $link
 [ "$before" -gt 0 ]
 v a lvchange -an --force vg/two
 dmesg | grep -E "BUG|WARNING|Oops|hung task" && die "the kernel complains" || true

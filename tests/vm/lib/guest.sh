@@ -9,9 +9,11 @@ declare -A config_of=() # node -> configuration file
 die() { echo "FAILED: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
 wait_for() { # seconds command...
-    local n=$(($1 * 10)); shift
-    for _ in $(seq "$n"); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done
-    die "waited in vain for: $*"
+    local deadline=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || die "waited in vain for: $*"
+        sleep 0.1
+    done
 }
 step() { echo "== $* ($(cut -d. -f1 /proc/uptime) s)"; }
 mount --make-rshared / # as systemd has it
@@ -48,7 +50,7 @@ node_start() { # name [extra options]; config=FILE before it
         --listen "$address:${port_of[$name]}" --nbd "unix:/run/$name/nbd" "$@" >>"/job/out/volmgrd-$name.log" 2>&1 &
     node_pids+=($!)
     eval "pid_$name=$!"
-    wait_for 20 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
+    wait_for 60 "$bin/volmgr" --socket "/run/$name/sock" nodeshow
 }
 v() { # name verb...
     local name=$1; shift

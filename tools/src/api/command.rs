@@ -123,6 +123,12 @@ pub enum Command {
         vg: Option<String>,
         active: bool,
     },
+    /// `vgchange --addtag`, `--deltag`.
+    Vgtags {
+        vg: String,
+        add: Vec<String>,
+        del: Vec<String>,
+    },
     Vgexport {
         vg: String,
     },
@@ -156,6 +162,8 @@ pub enum Command {
         /// Leave the volume inactive.
         inactive: bool,
         frontend: Option<String>,
+        #[serde(default)]
+        tags: Vec<String>,
     },
     Lvextend {
         lv: LvName,
@@ -215,6 +223,9 @@ pub enum Command {
         peer: String,
         target: Option<LvName>,
         mode: Option<String>,
+        /// `block` or `degrade`; only with the mode `sync`.
+        #[serde(default)]
+        on_disconnect: Option<String>,
         create: bool,
         rate: Option<u64>,
         discard_peer: bool,
@@ -282,6 +293,16 @@ pub enum Command {
         follow: bool,
     },
     Status,
+    /// Changes the log filter, or asks for it.
+    Logfilter {
+        filter: Option<String>,
+        /// Back to what the configuration says.
+        reset: bool,
+    },
+    /// Numbers of all volumes, or of these (`VG` or `VG/LV`).
+    Sample {
+        names: Vec<String>,
+    },
 }
 
 /// Copies besides the first, as `lvconvert -m` has them.
@@ -314,6 +335,13 @@ pub enum LvChange {
     Offline {
         /// The plex.
         plex: String,
+    },
+    /// `--addtag`, `--deltag`.
+    Tags {
+        /// Tags that it gets.
+        add: Vec<String>,
+        /// Tags that it loses.
+        del: Vec<String>,
     },
     /// `--online PLEX`: back again, resyncs.
     Online {

@@ -6,6 +6,8 @@
 
 mod command;
 mod reply;
+mod sample;
+mod tree;
 
 /// Longest request, in bytes, with the end of its line. Who sends more is not a client.
 pub const REQUEST_LINE_MAX: usize = 1 << 20;
@@ -15,3 +17,5 @@ pub const REPLY_LINE_MAX: usize = 64 << 20;
 
 pub use command::*;
 pub use reply::*;
+pub use sample::*;
+pub use tree::*;

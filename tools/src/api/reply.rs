@@ -25,6 +25,13 @@ pub enum Reply {
         /// The rows.
         rows: Vec<Row>,
     },
+    /// Trees for the reader, on standard output.
+    Tree {
+        /// One below the other.
+        roots: Vec<super::Branch>,
+    },
+    /// Numbers.
+    Sample(super::Sample),
     /// A part of a listing that was asked for with [`super::Command::List`]: only the columns
     /// wanted, their names once.
     Table {

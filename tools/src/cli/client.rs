@@ -188,7 +188,7 @@ impl Client {
     }
 }
 
-fn interrupts() -> nix::Result<SignalFd> {
+pub(super) fn interrupts() -> nix::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.thread_block()?;

@@ -7,12 +7,16 @@
 //! | `client` | the connection to the daemon |
 //! | `report` | listings: fields, selection, order, units, columns, JSON |
 //! | `progress` | bars and lines about long work |
+//! | `tree`, `colour` | `lvdisplay` and `status` |
+//! | `top` | what is going on now, again and again |
 //! | `pvck` | a look at a disk, without a daemon |
 //! | `failure` | exit codes, and the one line that says what went wrong |
 //! | `run` | what a command line leads to, from start to exit code |
 
 pub mod args;
 mod client;
+mod colour;
+mod complete;
 pub mod failure;
 mod pages;
 mod progress;
@@ -20,5 +24,8 @@ mod pvck;
 pub mod report;
 mod run;
 pub mod size;
+mod tags;
+mod top;
+mod tree;
 
 pub use run::main;

@@ -1,19 +1,11 @@
-//! Texts made from the definitions of the command line: completions and man pages.
+//! Man pages, made from the definitions of the command line.
 
 use super::args::Cli;
 use super::failure::{EXIT_FAILED, failure};
 use crate::api::Failure;
 use crate::daemon::config::Options;
 use clap::CommandFactory;
-use std::io::{self, Write};
 use std::path::Path;
-
-/// Writes the completions for a shell.
-pub fn completions(shell: clap_complete::Shell, out: &mut impl Write) -> io::Result<()> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "volmgr", &mut text);
-    out.write_all(&text)
-}
 
 /// Writes `volmgr.1`, a page for each verb and `volmgrd.8` into a folder, which is made where it is not there.
 pub fn man_pages(dir: &Path) -> Result<(), Failure> {

@@ -241,6 +241,10 @@ fn owners(volume: &Volume) -> Vec<(u32, String)> {
             .iter()
             .map(|feed| (feed.map_slot, format!("feed with {} misses", feed.peer))),
     );
+    owners.extend(volume.points.iter().filter_map(|point| {
+        let slot = point.map_slot?;
+        Some((slot, format!("changed since point {}", point.name)))
+    }));
     // A slot number of damaged metadata must not reach into another page.
     owners.retain(|(slot, _)| *slot < regionmap::log::SLOTS);
     owners.sort();

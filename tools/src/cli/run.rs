@@ -2,34 +2,52 @@
 
 use super::args::{Ask, Cli, Global, ReportFormat, Work};
 use super::client::Client;
+use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
 use super::report::{Listing, Wanted};
-use super::{pages, pvck};
-use crate::api::{Command, Failure, Reply, Request};
+use super::{complete, pages, pvck, tags, top, tree};
+use crate::api::{Command, Failure, Reply, ReportKind, Request, Value};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Runs the tool on these arguments (the program's name first) and returns the exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     let args = with_verb_of_link(args);
+    let verb = verb_of(&args);
+    let args = match tags::expand(args) {
+        Ok(args) => args,
+        Err(failure) => {
+            complain(&line(&verb, &failure));
+            return failure.code;
+        }
+    };
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return report_parse_error(&error, &args),
     };
-    let verb = verb_of(&args);
     let outcome = cli.verb.work().and_then(|work| match work {
         Work::Ask(ask) => Session::new(&cli.global, &verb).run(ask),
         Work::Pvck { path, dump } => pvck::run(&path, dump).and_then(|checked| {
             done_or(io::stdout().lock().write_all(checked.text.as_bytes()))?;
             checked.damage.map_or(Ok(()), Err)
         }),
+        Work::Top(top) => top::run(&cli.global, &top),
         Work::Completions(shell) => {
-            done_or(pages::completions(shell, &mut io::stdout().lock())).map(|_| ())
+            let script = complete::script(shell).as_bytes();
+            done_or(io::stdout().lock().write_all(script)).map(|_| ())
+        }
+        Work::Complete(words) => {
+            let text: String = complete::complete(&words)
+                .iter()
+                .map(|word| one_line(word) + "\n")
+                .collect();
+            done_or(io::stdout().lock().write_all(text.as_bytes())).map(|_| ())
         }
         Work::ManPages(dir) => pages::man_pages(&dir),
     });
@@ -142,7 +160,7 @@ fn context_text(value: &ContextValue) -> String {
 }
 
 /// A reader that has gone (`volmgr lvs | head -1`) is no failure, but nothing is left to do: `false`.
-fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
+pub(super) fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
     match outcome {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -153,6 +171,14 @@ fn done_or(outcome: io::Result<()>) -> Result<bool, Failure> {
             error,
             "",
         )),
+    }
+}
+
+/// Where the daemon is.
+pub(super) fn socket(global: &Global) -> PathBuf {
+    match &global.socket {
+        Some(path) => path.clone(),
+        None => Paths::of_process().socket,
     }
 }
 
@@ -169,10 +195,7 @@ impl<'a> Session<'a> {
         Session {
             global,
             verb,
-            socket: match &global.socket {
-                Some(path) => path.clone(),
-                None => Paths::of_process().socket,
-            },
+            socket: socket(global),
             shown: Shown::new(global.quiet > 0, io::stderr().is_terminal()),
         }
     }
@@ -289,6 +312,16 @@ impl<'a> Session<'a> {
                         return Ok(false);
                     }
                 }
+                Reply::Tree { roots } => {
+                    let lines = tree::lines(&roots, Colours::of_stdout());
+                    if !done_or(self.shown.aside(|| print_lines(&lines)))? {
+                        return Ok(false);
+                    }
+                }
+                Reply::Sample(_) => {
+                    let why = "numbers were not asked for";
+                    return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
+                }
                 Reply::Warning { text } => self.shown.aside(|| {
                     complain(&format!(
                         "volmgr: {}: warning: {}",
@@ -341,6 +374,36 @@ impl<'a> Session<'a> {
     }
 }
 
+/// The cells of a listing, for the tool's own use.
+pub fn table_of(
+    socket: &Path,
+    kind: ReportKind,
+    columns: &[&str],
+    limit: Duration,
+) -> Result<Vec<Vec<Value>>, Failure> {
+    let request = Request {
+        test: false,
+        yes: false,
+        command: Command::List {
+            kind,
+            vg: None,
+            lv: None,
+            peer: None,
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+        },
+    };
+    let mut client = Client::send(socket, &request, Some(limit))?;
+    let mut table = Vec::new();
+    loop {
+        match client.next()? {
+            Reply::Table { rows, .. } => table.extend(rows),
+            Reply::Done => return Ok(table),
+            Reply::Failed(failed) => return Err(failed),
+            _ => {}
+        }
+    }
+}
+
 /// A listing of everything becomes one of the fields that are looked at.
 fn only_wanted(command: Command, listing: &Listing) -> Command {
     match command {
@@ -353,6 +416,14 @@ fn only_wanted(command: Command, listing: &Listing) -> Command {
         },
         other => other,
     }
+}
+
+fn print_lines(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
 }
 
 /// Writes text of the daemon's with an end of line, and nothing in it that moves the cursor.

@@ -221,10 +221,13 @@ pub async fn activate(
 
 fn activated(node: &Node, name: &LvName, volume: &Volume) -> Activated {
     let mut warnings = Vec::new();
-    if volume.role == Role::Feed {
-        warnings.push(format!(
-            "{name} is fed by a peer: it is read-only for clients"
-        ));
+    if volume.is_read_only() {
+        warnings.push(match volume.role {
+            Role::Feed => format!("{name} is fed by a peer: it is read-only for clients"),
+            Role::Normal => {
+                format!("a peer restores from {name} while in use: it is read-only for clients")
+            }
+        });
     }
     Activated {
         places: node.active.places(volume.uuid),

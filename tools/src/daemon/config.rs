@@ -7,6 +7,7 @@ pub use feeds::FeedsConfig;
 pub use ublk::{QUEUES_MAX, UblkConfig, UblkMode};
 
 use super::StartError;
+use super::hooks::{Hook, HookConfig};
 use crate::paths::Paths;
 use clap::Parser;
 use serde::Deserialize;
@@ -40,6 +41,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   [scan]
   paths = [\"/srv/disks/*.img\"]    # files to look at for disks
   devices = true                    # look at all block devices, too
+  wait = 0                          # seconds that the start waits for disks that were there the last time
 
   [ublk]
   mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
@@ -47,7 +49,16 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
 
   [log]
   format = \"text\"                  # or json
-  filter = \"info\"                  # RUST_LOG beats it
+  filter = \"info\"                  # RUST_LOG beats it; volmgr::request=trace shows each request
+
+  [[hook]]                          # runs a program on events; as many as you like
+  events = [\"plex-*\", \"lv-failed\", \"feed-*\"]
+  objects = [\"vg0/*\"]               # default: all
+  program = \"/etc/volmgr/hooks/mail-admin\"
+  args = [\"root\"]
+  timeout = 30                      # seconds; then it is killed
+
+SIGHUP reads the file again: [scan], [[hook]] and the log filter change at once, the rest by a restart.
 
 Example, two nodes of an ordinary user on one machine:
 
@@ -156,6 +167,7 @@ struct FileConfig {
     scan: ScanConfig,
     ublk: UblkConfig,
     log: LogConfig,
+    hook: Vec<HookConfig>,
 }
 
 /// `[scan]`: where to look for disks.
@@ -166,6 +178,8 @@ pub struct ScanConfig {
     pub paths: Vec<String>,
     /// Look at all block devices; by default root does.
     pub devices: Option<bool>,
+    /// Seconds that the start waits for disks that were there the last time.
+    pub wait: u64,
 }
 
 /// `[log]`: how to log.
@@ -179,7 +193,7 @@ pub struct LogConfig {
 }
 
 /// Everything the daemon needs to know to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Folder of the state that is not on the disks.
     pub state_dir: PathBuf,
@@ -205,6 +219,8 @@ pub struct Config {
     pub ublk: UblkConfig,
     /// How to log.
     pub log: LogConfig,
+    /// Programs to be run on events.
+    pub hooks: Vec<Hook>,
 }
 
 impl Config {
@@ -219,6 +235,7 @@ impl Config {
             path: path.to_owned(),
             why,
         };
+        let hooks = Hook::all(&file.hook).map_err(bad)?;
         file.feeds.check().map_err(bad)?;
         file.ublk.check().map_err(bad)?;
         let mut nbd = options.nbd.clone();
@@ -261,6 +278,7 @@ impl Config {
             scan: file.scan,
             ublk: file.ublk,
             log: file.log,
+            hooks,
         })
     }
 }
@@ -348,6 +366,7 @@ mod tests {
         assert_eq!(config.feeds.data_listen.len(), 1);
         assert_eq!(config.scan.devices, Some(true));
         assert_eq!(config.log.filter.as_deref(), Some("info"));
+        assert_eq!(config.hooks.len(), 1);
     }
 
     #[test]

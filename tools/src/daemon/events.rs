@@ -6,7 +6,7 @@
 
 use crate::api::{Row, Value};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -60,6 +60,8 @@ struct Inner {
     file: Option<File>,
     bytes: u64,
     recent: VecDeque<Event>,
+    /// Events by kind since the start.
+    counts: BTreeMap<String, u64>,
     /// Writing failed; said once.
     failed: bool,
 }
@@ -79,6 +81,7 @@ impl EventLog {
             file: None,
             bytes: 0,
             recent,
+            counts: BTreeMap::new(),
             failed: false,
         };
         inner.reopen(&path);
@@ -103,6 +106,7 @@ impl EventLog {
             .lock()
             .unwrap_or_else(|poison| poison.into_inner());
         inner.append(&self.path, &event);
+        *inner.counts.entry(event.kind.clone()).or_default() += 1;
         if inner.recent.len() == RECENT_MAX {
             inner.recent.pop_front();
         }
@@ -118,6 +122,15 @@ impl EventLog {
             .lock()
             .unwrap_or_else(|poison| poison.into_inner());
         inner.recent.iter().cloned().collect()
+    }
+
+    /// How many events of each kind there were since the start.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let inner = self
+            .inner
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        inner.counts.clone()
     }
 
     /// The newest events and all that come after them, without a gap between.

@@ -1,10 +1,11 @@
 //! What the feeds (`daemon/feeds`) do for the rest of the daemon. The rest knows this trait only.
 
 use super::verbs::Ctx;
-use crate::api::{Command, Failure, LvName, ReportKind, Row};
+use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
+use crate::lane::FeedLag;
 use std::future::Future;
 use std::pin::Pin;
-use volmgr::engine::Note;
+use volmgr::engine::{FeedId, Note};
 
 /// A future that a trait object may return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -27,8 +28,8 @@ pub trait FeedService: Send + Sync {
         peer: Option<&'a str>,
     ) -> BoxFuture<'a, Vec<Row>>;
 
-    /// `feeds` of a volume as lines of `lvdisplay`, without indentation.
-    fn describe(&self, lv: &LvName) -> Vec<String>;
+    /// Numbers of a volume's feeds. `lags` is what its lane knows, by map slot.
+    fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample>;
 
     /// State of the connection to a peer for `peers`: `connected`, `idle`, …
     fn peer_state(&self, peer: &str) -> String;

@@ -5,8 +5,9 @@
 
 use super::config::NbdAddress;
 use super::{Node, StartError};
-use crate::lane::NbdClient;
-use nbd_export::{ExportInfo, Exports, Negotiation, Progress};
+use crate::api::LvName;
+use crate::lane::{NbdClient, NbdContext};
+use nbd_export::{ExportInfo, Exports, Negotiated, Negotiation, Progress};
 use nix::sys::stat::{Mode, umask};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use volmgr::model::Volume;
 
 /// Time a client gets for its negotiation.
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +44,7 @@ pub async fn listen(node: &Arc<Node>) -> Result<(), StartError> {
                 umask(before);
                 Listener::Unix(listener.map_err(failed)?)
             }
-            NbdAddress::Tcp(addr) => Listener::Tcp(TcpListener::bind(addr).await.map_err(failed)?),
+            NbdAddress::Tcp(addr) => Listener::Tcp(super::tcp::listen(*addr).map_err(failed)?),
         };
         node.spawn(serve(node.clone(), listener, negotiations.clone()));
     }
@@ -102,6 +104,9 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
         return tracing::debug!(peer, "NBD export has gone");
     };
     let export = negotiated.export.name.clone();
+    let Some(contexts) = contexts_of(node, &negotiated) else {
+        return tracing::debug!(peer, "a point in time has gone");
+    };
     let socket = match into_fd(stream) {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(peer, %error, "cannot hand over an NBD client"),
@@ -109,6 +114,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
     let client = NbdClient {
         socket,
         negotiated: *negotiated,
+        contexts,
         received,
         peer: peer.clone(),
     };
@@ -118,7 +124,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-type Done = (Box<nbd_export::Negotiated>, Vec<u8>);
+type Done = (Box<Negotiated>, Vec<u8>);
 
 /// `None` where the client has gone in good order.
 async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
@@ -153,6 +159,33 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// The metadata context of a point: what has changed since. The namespace and the meaning are QEMU's,
+/// because that is what tools for incremental backups know.
+const CHANGED: &str = "qemu:dirty-bitmap:";
+
+/// The volume of an export, with its points.
+fn volume_of(node: &Node, export: &str) -> Option<Volume> {
+    let (vg, lv) = export.split_once('/')?;
+    let (vg, lv) = (vg.to_owned(), lv.to_owned());
+    node.volume(&LvName { vg, lv }).map(|(_, volume)| volume)
+}
+
+/// What the agreed contexts mean; `None` where one means nothing any more.
+fn contexts_of(node: &Node, negotiated: &Negotiated) -> Option<Vec<NbdContext>> {
+    let volume = volume_of(node, &negotiated.export.name);
+    let points = volume.as_ref().map_or(&[][..], |v| &v.points);
+    let contexts = negotiated.contexts.iter();
+    contexts
+        .map(|context| match context.name.strip_prefix(CHANGED) {
+            None => Some(NbdContext::Allocation),
+            Some(name) => {
+                let point = points.iter().find(|p| p.name == name)?;
+                Some(NbdContext::Changed(point.uuid))
+            }
+        })
+        .collect()
+}
+
 struct NodeExports<'a> {
     node: &'a Node,
 }
@@ -169,6 +202,11 @@ impl Exports for NodeExports<'_> {
             description: String::new(),
             limits: lane.limits(),
             multi_conn: true,
+            contexts: volume_of(self.node, name).map_or_else(Vec::new, |volume| {
+                let tracked = volume.points.iter();
+                let tracked = tracked.filter(|p| volume.changed_slot(p).is_some());
+                tracked.map(|p| format!("{CHANGED}{}", p.name)).collect()
+            }),
         })
     }
 }

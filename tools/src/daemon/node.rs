@@ -5,6 +5,7 @@ use super::disks::ScanRoots;
 use super::events::EventLog;
 use super::groups::{CommitError, GroupView, Groups, ScanOutcome};
 use super::peers::Peers;
+use super::settings::{Current, Settings};
 use super::state::{NodeFile, StateDir};
 use super::{Config, FeedService, StartError};
 use crate::api::{Failure, LvName};
@@ -19,6 +20,8 @@ use uuid::Uuid;
 use volmgr::model::{Group, Volume};
 
 const DEVICES_FILE: &str = "devices.json";
+/// How often the start looks for disks that it waits for.
+const LATE_DISKS: Duration = Duration::from_millis(200);
 /// How often the daemon looks whether disks have gone or are back.
 const WATCH: Duration = Duration::from_secs(2);
 
@@ -42,6 +45,8 @@ pub struct Node {
     pub ublk: super::ublk::Records,
     /// What happened.
     pub events: EventLog,
+    /// What may change while the daemon runs.
+    pub settings: Current,
     devices: Mutex<BTreeSet<PathBuf>>,
     verbs: AsyncMutex<()>,
     stop: watch::Sender<bool>,
@@ -75,8 +80,10 @@ impl Node {
         let ublk = super::ublk::Records::load(&state)?;
         let events = EventLog::open(state.path());
         let groups = Groups::new(state.path().join("archive"));
+        let settings = Current::new(&config);
         Ok(Arc::new(Self {
             config,
+            settings,
             state,
             identity,
             key,
@@ -94,6 +101,7 @@ impl Node {
 
     /// Finds disks and groups, opens the NBD listeners, activates what was active.
     pub async fn start(self: Arc<Self>) -> Result<(), StartError> {
+        self.wait_for_disks().await;
         self.rescan(&[]).await;
         super::nbd::listen(&self).await?;
         let node = self.clone();
@@ -108,6 +116,25 @@ impl Node {
         Ok(())
     }
 
+    /// At boot disks appear one after the other. A volume that is activated without one of them would have
+    /// to be resynced when it comes, so those that were there the last time get a moment.
+    async fn wait_for_disks(&self) {
+        let wait = Duration::from_secs(self.settings().scan.wait);
+        let began = std::time::Instant::now();
+        let late = || -> Vec<PathBuf> {
+            let known = self.known_devices();
+            known.into_iter().filter(|path| !path.exists()).collect()
+        };
+        while began.elapsed() < wait && !late().is_empty() {
+            tokio::time::sleep(LATE_DISKS).await;
+        }
+        if !wait.is_zero() {
+            for path in late() {
+                tracing::warn!(path = %path.display(), "a disk has not come in time");
+            }
+        }
+    }
+
     /// Looks for disks in all known places and in `more`, lets the groups have them, and tells the
     /// volumes that are served. Returns what the admin should know. The caller holds the verb lock,
     /// or is the start.
@@ -116,11 +143,11 @@ impl Node {
         // Before another disk takes the place of one that went.
         let mut warnings = self.scanned(gone).await;
         let known = self.known_devices();
+        let settings = self.settings();
         let roots = ScanRoots {
             paths: known.iter().chain(more).cloned().collect(),
-            globs: self.config.scan.paths.clone(),
-            devices: self
-                .config
+            globs: settings.scan.paths.clone(),
+            devices: settings
                 .scan
                 .devices
                 .unwrap_or_else(|| nix::unistd::geteuid().is_root()),
@@ -162,6 +189,8 @@ impl Node {
             if gone || !waited.is_empty() && waited != tried {
                 let _lock = self.verb_lock().await;
                 self.rescan(&[]).await;
+                // Those that had to wait for their disks.
+                self.activate_wanted().await;
             }
             tried = waited;
         }
@@ -244,12 +273,15 @@ impl Node {
         super::active::reconfigure(self, name, fresh).await
     }
 
-    async fn activate_wanted(self: &Arc<Self>) {
+    /// Activates what was active when the daemon ended and is not served yet. The caller holds the verb
+    /// lock.
+    pub async fn activate_wanted(self: &Arc<Self>) {
         for view in self.groups.views() {
             if view.trouble.is_some() || view.group.exported {
                 continue;
             }
-            for volume in view.group.volumes.iter().filter(|volume| volume.active) {
+            let wanted = |volume: &&Volume| volume.active && !self.is_active(volume.uuid);
+            for volume in view.group.volumes.iter().filter(wanted) {
                 if self.stopping() {
                     return;
                 }
@@ -282,6 +314,11 @@ impl Node {
     /// Records an event.
     pub fn event(&self, kind: &str, object: &str, text: &str) {
         self.events.record(kind, object, text);
+    }
+
+    /// What may change while the daemon runs, as it is now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.get()
     }
 
     /// Runs a task until it ends or the daemon stops.

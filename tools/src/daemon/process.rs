@@ -56,6 +56,43 @@ fn raise_open_files() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
+/// What the process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in milliseconds.
+    pub cpu_millis: u64,
+    /// Memory in bytes.
+    pub resident_bytes: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+}
+
+/// What the process uses now; what cannot be found out is 0.
+pub fn usage() -> Usage {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let cpu_millis = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |used| {
+        let millis = |time: nix::sys::time::TimeVal| {
+            u64::try_from(time.tv_sec() * 1000 + time.tv_usec() / 1000).unwrap_or(0)
+        };
+        millis(used.user_time()) + millis(used.system_time())
+    });
+    let resident_bytes = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024);
+    let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+    Usage {
+        cpu_millis,
+        resident_bytes,
+        open_files,
+    }
+}
+
 /// Slave, not private: an unmount on the host must reach this namespace too, or the daemon would
 /// keep every file system busy that was mounted when it started.
 fn own_mount_namespace() -> nix::Result<()> {
@@ -90,6 +127,13 @@ fn volume_mounts(mountinfo: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_uses_something() {
+        let used = usage();
+        assert!(used.resident_bytes > 1 << 20, "{used:?}");
+        assert!(used.open_files > 2, "{used:?}");
+    }
 
     #[test]
     fn mounts_of_volumes_are_found() {

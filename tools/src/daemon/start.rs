@@ -1,6 +1,8 @@
 //! From options to a serving daemon, and the way back.
 
-use super::{Config, Node, Options, StartError, logging, metrics, process, server};
+use super::{
+    Config, Node, Options, StartError, hooks, logging, metrics, process, server, settings,
+};
 use crate::paths::Paths;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Time that commands in progress get to end when the daemon is told to stop.
 const STOP_VERBS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 pub fn run(options: Options) -> Result<(), StartError> {
     let config = Config::load(&options, &Paths::of_process())?;
     logging::start(&config.log)?;
@@ -20,13 +22,14 @@ pub fn run(options: Options) -> Result<(), StartError> {
         .thread_name("volmgrd")
         .build()
         .map_err(StartError::Runtime)?;
-    runtime.block_on(serve(config, &warnings))
+    runtime.block_on(serve(config, &options, &warnings))
 }
 
-async fn serve(config: Config, warnings: &[String]) -> Result<(), StartError> {
+async fn serve(config: Config, options: &Options, warnings: &[String]) -> Result<(), StartError> {
     // Signals first: one that comes during the start must not kill a half-started daemon.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
 
     let node = Node::open(config)?;
     for warning in warnings {
@@ -34,9 +37,11 @@ async fn serve(config: Config, warnings: &[String]) -> Result<(), StartError> {
     }
     let listener = server::bind(&node.config.socket)?;
     super::feeds::Feeds::start(&node).await?;
+    // Before the first event: the start has things to say, too.
+    node.spawn(hooks::run(node.clone()));
     node.clone().start().await?;
     if let Some(address) = node.config.metrics {
-        node.spawn(metrics::serve(node.clone(), metrics::bind(address).await?));
+        node.spawn(metrics::serve(node.clone(), metrics::bind(address)?));
     }
     let server = tokio::spawn(server::serve(node.clone(), listener));
     tracing::info!(
@@ -47,9 +52,16 @@ async fn serve(config: Config, warnings: &[String]) -> Result<(), StartError> {
     );
     notify(&[sd_notify::NotifyState::Ready]);
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                notify(&[sd_notify::NotifyState::Reloading]);
+                settings::reload(&node, options);
+                notify(&[sd_notify::NotifyState::Ready]);
+            }
+        }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     stop(node, server).await;

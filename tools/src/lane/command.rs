@@ -1,6 +1,6 @@
 //! What goes into a lane and what comes out.
 
-use super::{DiskSpec, FeedOutlet, UblkQueues};
+use super::{DiskSpec, FeedLag, FeedOutlet, UblkQueues};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use nbd_export::Negotiated;
 use regionmap::RegionMap;
@@ -163,12 +163,23 @@ impl Drop for Done {
     }
 }
 
+/// What a client may ask about ranges of the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NbdContext {
+    /// What is allocated.
+    Allocation,
+    /// What has changed since a point in time.
+    Changed(Uuid),
+}
+
 /// A client whose negotiation is over.
 pub struct NbdClient {
     /// The socket; its blocking mode does not matter.
     pub socket: OwnedFd,
     /// What was agreed on.
     pub negotiated: Negotiated,
+    /// What its contexts mean, in the order of [`Negotiated::contexts`].
+    pub contexts: Vec<NbdContext>,
     /// Bytes received behind the negotiation.
     pub received: Vec<u8>,
     /// Who, for the log.
@@ -217,6 +228,10 @@ pub struct LaneStats {
     pub unregistered: Option<String>,
     /// Bytes in which plexes may differ after an unclean stop, not yet made equal.
     pub recover_bytes: u64,
+    /// What is known of each feed's progress.
+    pub feeds: Vec<(FeedId, FeedLag)>,
+    /// Bytes that each plex misses.
+    pub plex_dirty: Vec<(PlexId, u64)>,
     /// Notes that found the control plane's queue full.
     pub notes_dropped: u64,
 }
@@ -269,6 +284,38 @@ pub(super) enum LaneCommand {
     },
     ClearFeedMap {
         feed: FeedId,
+        reply: Reply<()>,
+    },
+    PrepareSlot {
+        slot: u32,
+        reply: Reply<()>,
+    },
+    /// The other side waits for these.
+    FeedFetch {
+        feed: FeedId,
+        ranges: Vec<ByteRange>,
+        reply: Reply<()>,
+    },
+    /// What an online restore misses, into a slot that belongs to nobody yet.
+    PrepareRestore {
+        slot: u32,
+        from: FeedId,
+        all: bool,
+        reply: Reply<()>,
+    },
+    /// What changed since a point, into a slot that belongs to nobody yet, as `from` has it.
+    TrackPoint {
+        slot: u32,
+        from: FeedId,
+        reply: Reply<()>,
+    },
+    /// It is to belong to nobody after all.
+    UntrackPoint {
+        slot: u32,
+        reply: Reply<()>,
+    },
+    /// Answered when the map of what is missing is empty, on the disks, too.
+    RestoreEnded {
         reply: Reply<()>,
     },
     FeedMap {

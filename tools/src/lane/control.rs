@@ -1,6 +1,7 @@
 //! Commands and results from other threads.
 
 use super::command::{LaneCommand, Outcome};
+use super::feeds::Durable;
 use super::start::check_disks;
 use super::thread::{Lane, Phase};
 use super::{LaneError, LaneStats};
@@ -75,6 +76,44 @@ impl Lane {
                 self.engine.clear_feed_map(feed, &mut self.out);
                 self.when_durable(reply);
             }
+            LaneCommand::PrepareSlot { slot, reply } => {
+                self.engine.prepare_slot(slot, &mut self.out);
+                self.when_durable(reply);
+            }
+            LaneCommand::FeedFetch {
+                feed,
+                ranges,
+                reply,
+            } => {
+                self.engine.feed_fetch(feed, &ranges, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::PrepareRestore {
+                slot,
+                from,
+                all,
+                reply,
+            } => {
+                self.engine.prepare_restore(slot, from, all, &mut self.out);
+                self.when_durable(reply);
+            }
+            LaneCommand::TrackPoint { slot, from, reply } => {
+                match self.engine.track_point(slot, from, &mut self.out) {
+                    Ok(()) => self.when_durable(reply),
+                    Err(error) => self.answer(reply, Err(error.into())),
+                }
+            }
+            LaneCommand::UntrackPoint { slot, reply } => {
+                self.engine.untrack_point(slot);
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::RestoreEnded { reply } => {
+                self.engine.hurry_restore(&mut self.out);
+                self.take_out();
+                self.durables
+                    .push((Instant::now(), Durable::Restore, reply));
+            }
             LaneCommand::FeedMap { feed, reply } => {
                 let map = self.engine.feed_map(feed).cloned();
                 self.answer(reply, map.ok_or(LaneError::NoFeed));
@@ -117,6 +156,9 @@ impl Lane {
                         since,
                         forced: false,
                     };
+                    // Nothing more comes from any feed: who waits for that would hold the end up.
+                    self.engine.give_up_restore(&mut self.out);
+                    self.take_out();
                     self.shut_down_clients(false);
                 }
             }
@@ -138,6 +180,7 @@ impl Lane {
         let taken = self.engine.reconfigure(layout.clone(), &mut self.out);
         self.take_out();
         taken?;
+        self.meters.layout(&layout, &self.disks);
         self.layout = layout;
         let limits = self.limits();
         *self
@@ -151,8 +194,17 @@ impl Lane {
         Ok(())
     }
 
-    fn stats(&self) -> LaneStats {
+    fn stats(&mut self) -> LaneStats {
+        let feeds = self.layout.feeds.iter().map(|feed| feed.id);
+        let feeds = feeds
+            .map(|feed| (feed, self.meters.lag(feed, self.engine.dirty_bytes(feed))))
+            .collect();
+        let plexes = self.layout.plexes.iter().map(|plex| plex.id);
         LaneStats {
+            feeds,
+            plex_dirty: plexes
+                .map(|plex| (plex, self.engine.plex_dirty_bytes(plex)))
+                .collect(),
             opens: u32::try_from(self.conns.len()).unwrap_or(u32::MAX),
             in_flight: self.requests.len() as u64,
             recover_bytes: self.engine.recover_bytes(),

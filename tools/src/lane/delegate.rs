@@ -27,8 +27,8 @@ struct Part {
     segments: Vec<GrantSegment>,
     /// Bytes of the range that the segments cover.
     covered: u64,
-    /// The plex does not want some of it.
-    gaps: bool,
+    /// Bytes of it that the plex does not want.
+    gaps: u64,
 }
 
 /// A delegated write.
@@ -41,6 +41,8 @@ pub(super) struct Grant {
     /// Once it is reported.
     done: Option<Done>,
     abandoned: bool,
+    /// The engine wanted none of it and is done with it.
+    unwanted: bool,
     /// Where the gaps go.
     nowhere: Arc<File>,
 }
@@ -85,6 +87,7 @@ impl Lane {
                 reply: Some(reply),
                 done: None,
                 abandoned: false,
+                unwanted: false,
                 nowhere: Arc::new(nowhere),
             },
         );
@@ -128,6 +131,9 @@ impl Lane {
             });
             part.covered += io.at.range.len();
         }
+        // The receiver moves the bytes: how long that takes is not known here.
+        self.meters
+            .disk(io.at.disk, io.op, io.at.range, Ok(()), None);
         self.granted.push(id);
     }
 
@@ -173,11 +179,22 @@ impl Lane {
         if grant.done.is_some() {
             return done.call(Err(IoError::new(IoErrorKind::Invalid)));
         }
+        if grant.unwanted {
+            if let Some(grant) = self.grants.remove(&id) {
+                self.payloads.remove(grant.payload);
+            }
+            return done.call(match results {
+                Some(_) => Ok(()),
+                None => Err(IoError::new(IoErrorKind::Cancelled)),
+            });
+        }
         grant.done = Some(done);
         match results {
             Some(results) => self.report(id, &results),
             None => {
                 grant.abandoned = true;
+                // What an online restore was to get by it has not come.
+                self.engine.spoil(grant.range);
                 self.equalise(id);
             }
         }
@@ -199,6 +216,9 @@ impl Lane {
 
     /// The request has been completed.
     pub(super) fn grant_done(&mut self, id: u64, result: Result<(), IoError>) {
+        if result.is_ok() && self.grants.get(&id).is_some_and(|g| g.reply.is_some()) {
+            return self.grant_unwanted(id);
+        }
         let Some(grant) = self.grants.remove(&id) else {
             return;
         };
@@ -216,11 +236,34 @@ impl Lane {
         }
     }
 
+    /// The engine wants nothing of it: its bytes have to leave the socket all the same.
+    fn grant_unwanted(&mut self, id: u64) {
+        let Some(grant) = self.grants.get_mut(&id) else {
+            return;
+        };
+        grant.unwanted = true;
+        let len = grant.range.len();
+        if let Some(reply) = grant.reply.take() {
+            let nowhere = GrantSegment {
+                file: Arc::clone(&grant.nowhere),
+                range: ByteRange::new(0, len),
+            };
+            reply(Ok(WriteGrant {
+                id,
+                range: grant.range,
+                plexes: vec![vec![nowhere]],
+            }));
+        }
+    }
+
     fn equalise(&mut self, id: u64) {
         let Some(grant) = self.grants.get(&id) else {
             return;
         };
-        let source = grant.parts.iter().position(|part| !part.gaps).unwrap_or(0);
+        // The plex that wants most of it; where an online restore drops a part, no plex wants all.
+        let parts = grant.parts.iter().enumerate();
+        let source = parts.min_by_key(|(_, part)| part.gaps);
+        let source = source.map_or(0, |(number, _)| number);
         let copies = copies(grant, source);
         self.next_copy(Equalise {
             grant: id,
@@ -351,7 +394,7 @@ impl Part {
     /// Covers what is missing up to `until` with nothing.
     fn pad(&mut self, until: u64, nowhere: &Arc<File>) {
         if until > self.covered {
-            self.gaps = true;
+            self.gaps += until - self.covered;
             self.segments.push(GrantSegment {
                 file: Arc::clone(nowhere),
                 range: ByteRange::new(0, until - self.covered),
@@ -400,6 +443,11 @@ fn copies(grant: &Grant, source: usize) -> Vec<Copy> {
             }
         }
         let len = len.min(MAX_SLICE as u64);
+        if Arc::ptr_eq(file, &grant.nowhere) {
+            // Nobody wants this part.
+            at += len;
+            continue;
+        }
         copies.push(Copy {
             len: len as usize,
             from: (Arc::clone(file), start),

@@ -4,6 +4,8 @@ use super::disk::Disk;
 use super::thread::{Lane, Tag};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Payload};
 use ringio::{BufMut, BufSlice, Completed, FallocateMode, MAX_SLICE, Op, Source, Target};
+use std::time::Instant;
+use tracing::Span;
 use volmgr::engine::{DiskId, DiskIo, DiskOp, IoId, LogIo};
 
 /// How an operation is being done.
@@ -31,6 +33,9 @@ pub(super) struct DiskJob {
     flags: Flags,
     payload: Option<Payload>,
     step: Step,
+    since: Instant,
+    /// For those who trace; else it costs nothing.
+    span: Span,
 }
 
 /// What comes after a step.
@@ -54,6 +59,8 @@ impl Lane {
             flags: io.flags,
             payload: io.payload,
             step: Step::Plain,
+            since: Instant::now(),
+            span: self.disk_span(io.op, io.at.disk, io.at.range),
         };
         match self.first_step(&mut job) {
             Next::Push(op, step) => {
@@ -193,6 +200,8 @@ impl Lane {
             flags: Flags::FUA,
             payload: None,
             step: Step::Plain,
+            since: Instant::now(),
+            span: self.disk_span(DiskOp::Write, log.at.disk, log.at.range),
         };
         match self.log_step(&log) {
             Ok(op) => {
@@ -385,6 +394,14 @@ impl Lane {
         }
     }
 
+    fn disk_span(&self, op: DiskOp, disk: DiskId, range: ByteRange) -> Span {
+        tracing::trace_span!(
+            target: "volmgr::disk", parent: None, "disk",
+            volume = %self.name, disk = disk.0, ?op, offset = range.start(), bytes = range.len(),
+            error = tracing::field::Empty,
+        )
+    }
+
     fn disk_done(&mut self, job: &DiskJob, result: Result<(), IoError>) {
         let broken = self.disks.get(job.disk).is_some_and(|disk| disk.broken);
         let result = match result {
@@ -392,6 +409,14 @@ impl Lane {
             Ok(()) if broken => Err(IoError::new(IoErrorKind::Medium)),
             result => result,
         };
+        // What a disk cannot do by itself is done in another way: no failure, and nothing done yet.
+        if result.map_err(|error| error.kind()) != Err(IoErrorKind::Unsupported) {
+            let took = Some(job.since.elapsed());
+            self.meters.disk(job.disk, job.op, job.range, result, took);
+        }
+        if let Err(error) = &result {
+            job.span.record("error", tracing::field::display(error));
+        }
         if let Err(error) = &result
             && error.kind() != IoErrorKind::Unsupported
         {

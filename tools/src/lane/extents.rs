@@ -1,29 +1,76 @@
-//! What of the volume is allocated, asked of the files below the first active plex.
+//! The state of ranges for NBD's block status: what is allocated, asked of the files below the first
+//! active plex, and what has changed since a point in time, which the engine knows.
 
+use super::NbdContext;
 use super::disk::Disks;
-use blockio::ByteRange;
+use blockio::{ByteRange, IoError, IoErrorKind};
 use nbd_export::Extent;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
-use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
+use volmgr::engine::{DiskRange, Engine, Piece, PlexLayout, VolumeLayout};
 use volmgr::model::PlexState;
 
 /// Questions to the filesystem for one answer; what is not reached is asked for again.
 const SEEKS_MAX: usize = 2048;
 
-/// The extents of `range`, in order, from its start, perhaps not to its end. Nothing known gives
-/// nothing, which means data.
+/// The extents of `range` in `context`, in order, from its start, perhaps not to its end. Nothing known
+/// of the allocation gives nothing, which means data.
 pub(super) fn query(
+    engine: &Engine,
+    layout: &VolumeLayout,
+    disks: &Disks,
+    context: NbdContext,
+    range: ByteRange,
+    one: bool,
+) -> Result<Vec<Extent>, IoError> {
+    match context {
+        // What the disks say is not what a client will read: all of it may be data.
+        NbdContext::Allocation if engine.is_missing(range) => Ok(Vec::new()),
+        NbdContext::Allocation => {
+            let found = allocated(layout, disks, range, one).into_iter();
+            Ok(found
+                .map(|(range, hole)| Extent::allocation(range, hole, hole))
+                .collect())
+        }
+        NbdContext::Changed(point) => {
+            let known = layout.points.iter().find(|p| p.point == point);
+            let changed = known.and_then(|p| engine.changed(p.map, range));
+            // Neither changed nor unchanged would be true.
+            let changed = changed.ok_or(IoError::new(IoErrorKind::Gone))?;
+            Ok(alternate(&changed, range))
+        }
+    }
+}
+
+/// All of `range`: what has changed, and what lies between.
+fn alternate(changed: &[ByteRange], range: ByteRange) -> Vec<Extent> {
+    let mut found = Vec::with_capacity(2 * changed.len() + 1);
+    let mut at = range.start();
+    for run in changed {
+        if run.start() > at {
+            found.push(Extent::changed(ByteRange::new(at, run.start() - at), false));
+        }
+        found.push(Extent::changed(*run, true));
+        at = run.end();
+    }
+    if at < range.end() {
+        found.push(Extent::changed(ByteRange::new(at, range.end() - at), false));
+    }
+    found
+}
+
+/// Runs of `range` and whether each is a hole.
+fn allocated(
     layout: &VolumeLayout,
     disks: &Disks,
     range: ByteRange,
     one: bool,
-) -> Vec<Extent> {
+) -> Vec<(ByteRange, bool)> {
     let active = |plex: &&PlexLayout| plex.state == PlexState::Active;
     let Some(plex) = layout.plexes.iter().find(active) else {
         return Vec::new();
     };
-    let mut found: Vec<Extent> = Vec::new();
+    let mut found: Vec<(ByteRange, bool)> = Vec::new();
     let mut seeks = 0;
     let mut at = range.start();
     while at < range.end() {
@@ -48,16 +95,12 @@ pub(super) fn query(
 }
 
 /// Adds `(bytes, hole)` at `at`, to the extent before it where they are alike.
-fn push(found: &mut Vec<Extent>, at: u64, (len, hole): (u64, bool)) {
+fn push(found: &mut Vec<(ByteRange, bool)>, at: u64, (len, hole): (u64, bool)) {
     match found.last_mut() {
-        Some(last) if last.hole == hole => {
-            last.range = ByteRange::new(last.range.start(), last.range.len() + len);
+        Some((last, same)) if *same == hole => {
+            *last = ByteRange::new(last.start(), last.len() + len);
         }
-        _ => found.push(Extent {
-            range: ByteRange::new(at, len),
-            hole,
-            zero: hole,
-        }),
+        _ => found.push((ByteRange::new(at, len), hole)),
     }
 }
 
@@ -162,6 +205,24 @@ mod tests {
         push(&mut found, 10, (5, true));
         push(&mut found, 15, (5, false));
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].range, ByteRange::new(0, 15));
+        assert_eq!(found[0].0, ByteRange::new(0, 15));
+    }
+
+    #[test]
+    fn what_changed_and_what_did_not_cover_the_range() {
+        let run = |start, len, changed| Extent::changed(ByteRange::new(start, len), changed);
+        let range = ByteRange::new(10, 90);
+        assert_eq!(alternate(&[], range), [run(10, 90, false)]);
+        assert_eq!(alternate(&[range], range), [run(10, 90, true)]);
+        let some = [ByteRange::new(20, 10), ByteRange::new(40, 60)];
+        assert_eq!(
+            alternate(&some, range),
+            [
+                run(10, 10, false),
+                run(20, 10, true),
+                run(30, 10, false),
+                run(40, 60, true)
+            ]
+        );
     }
 }

@@ -14,6 +14,15 @@ use volmgr::engine::{FeedCopy, FeedId, FeedIo, IoId};
 /// How long an update of the log may take before the one who asked for it is told.
 const DURABLE_MAX: Duration = Duration::from_secs(30);
 
+/// What has to be in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Durable {
+    /// The maps as they were at this barrier.
+    Maps(u64),
+    /// That nothing is missing any more of an online restore.
+    Restore,
+}
+
 /// A mark on its way.
 pub(super) struct Mark {
     feed: FeedId,
@@ -30,6 +39,7 @@ pub(super) struct Piped {
 
 impl Lane {
     pub(super) fn perform_feed(&mut self, io: FeedIo) {
+        self.meters.feed_sent(io.io, io.feed, true, io.range.len());
         if let Err(error) = self.try_feed(&io) {
             self.results.push_back((io.io, Err(error)));
         }
@@ -104,6 +114,8 @@ impl Lane {
     }
 
     pub(super) fn perform_copy(&mut self, copy: FeedCopy) {
+        let bytes = copy.range.len();
+        self.meters.feed_sent(copy.io, copy.feed, false, bytes);
         let mut segments = Vec::with_capacity(copy.segments.len());
         for segment in &copy.segments {
             let Some(disk) = self.disks.get(segment.disk) else {
@@ -179,6 +191,7 @@ impl Lane {
     pub(super) fn feed_attach(&mut self, feed: FeedId, outlet: Box<dyn FeedOutlet>) {
         if self.outlets.insert(feed, outlet).is_some() {
             // The old connection was not taken off: what it had in flight is not known.
+            self.meters.feed_cut(feed);
             self.engine.feed_offline(feed, &mut self.out);
         }
         self.engine.feed_online(feed, &mut self.out);
@@ -187,6 +200,7 @@ impl Lane {
 
     pub(super) fn feed_offline(&mut self, feed: FeedId) {
         self.outlets.remove(&feed);
+        self.meters.feed_cut(feed);
         self.engine.feed_offline(feed, &mut self.out);
         self.take_out();
         let lost: Vec<IoId> = self
@@ -204,20 +218,25 @@ impl Lane {
     pub(super) fn when_durable(&mut self, reply: Reply<()>) {
         self.take_out();
         let barrier = self.engine.maps_barrier();
-        self.durables.push((Instant::now(), barrier, reply));
+        self.durables
+            .push((Instant::now(), Durable::Maps(barrier), reply));
     }
 
     pub(super) fn check_durables(&mut self) {
         if self.durables.is_empty() {
             return;
         }
-        for (since, barrier, reply) in std::mem::take(&mut self.durables) {
-            if self.engine.maps_written(barrier) {
+        for (since, what, reply) in std::mem::take(&mut self.durables) {
+            let done = match what {
+                Durable::Maps(barrier) => self.engine.maps_written(barrier),
+                Durable::Restore => self.engine.restore_bytes() == 0,
+            };
+            if done {
                 self.answer(reply, Ok(()));
             } else if since.elapsed() > DURABLE_MAX {
                 self.answer(reply, Err(LaneError::LogStuck));
             } else {
-                self.durables.push((since, barrier, reply));
+                self.durables.push((since, what, reply));
             }
         }
     }

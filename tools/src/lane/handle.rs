@@ -1,6 +1,7 @@
 //! The daemon's end of a lane.
 
 use super::command::{Done, FeedWork, LaneCommand, Outcome, Reply};
+use super::meter::{MeterValues, SharedMeters};
 use super::start::start;
 use super::thread::Inbox;
 use super::wake::Waker;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     /// Payload of clients copied through this process's memory, in bytes.
     pub copied: AtomicU64,
     pub users: std::sync::Mutex<Option<UsersFn>>,
+    pub meters: Arc<SharedMeters>,
     /// Writes are copied into memory of the lane before they are submitted.
     pub stable_copy: AtomicBool,
 }
@@ -252,6 +254,58 @@ impl LaneHandle {
             .await
     }
 
+    /// Returns when the log says that a plex with its map in this slot, which nobody has yet, misses
+    /// everything; of a slot in use, when it says what its owner misses now.
+    pub async fn prepare_slot(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareSlot { slot, reply })
+            .await
+    }
+
+    /// The other side of a feed waits for these ranges: they go first.
+    pub async fn feed_fetch(&self, feed: FeedId, ranges: Vec<ByteRange>) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::FeedFetch {
+            feed,
+            ranges,
+            reply,
+        })
+        .await
+    }
+
+    /// What an online restore misses, into `slot` of the log, which belongs to nobody: what the map of
+    /// `from` says, or everything. Durable when it answers.
+    pub async fn prepare_restore(
+        &self,
+        slot: u32,
+        from: FeedId,
+        all: bool,
+    ) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::PrepareRestore {
+            slot,
+            from,
+            all,
+            reply,
+        })
+        .await
+    }
+
+    /// What changed since the point at which `from` stands, and what changes from now on, into `slot` of
+    /// the log, which belongs to nobody. Durable when it answers: now a commit may say whose it is.
+    pub async fn track_point(&self, slot: u32, from: FeedId) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::TrackPoint { slot, from, reply })
+            .await
+    }
+
+    /// That commit has failed.
+    pub async fn untrack_point(&self, slot: u32) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::UntrackPoint { slot, reply })
+            .await
+    }
+
+    /// Answers when nothing is missing any more of what an online restore brings, and the log says so.
+    pub async fn restore_ended(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::RestoreEnded { reply }).await
+    }
+
     /// What the feed misses.
     pub async fn feed_map(&self, feed: FeedId) -> Result<RegionMap, LaneError> {
         self.ask(|reply| LaneCommand::FeedMap { feed, reply }).await
@@ -276,6 +330,11 @@ impl LaneHandle {
             reply,
         })
         .await
+    }
+
+    /// What has been counted, without asking the lane: it may be busy.
+    pub fn meters(&self) -> MeterValues {
+        self.shared.meters.values()
     }
 
     /// Numbers for reports.

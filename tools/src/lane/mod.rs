@@ -22,6 +22,7 @@ mod extents;
 mod external;
 mod feeds;
 mod handle;
+mod meter;
 mod nbd;
 mod outlet;
 mod payload;
@@ -33,10 +34,12 @@ mod ublk_memory;
 mod wake;
 
 pub use command::{
-    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, WriteGrant,
+    DoneFn, GrantSegment, LaneError, LaneEvent, LaneSpec, LaneStats, NbdClient, NbdContext,
+    WriteGrant,
 };
 pub use disk::DiskSpec;
 pub use handle::{LaneHandle, UsersFn};
+pub use meter::{FeedLag, MeterValues};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveBytes, LiveOp, PayloadPipe};
 pub use ublk::{UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 

@@ -6,6 +6,7 @@
 //! One whose client neither sends the rest of its payload nor takes its answers for
 //! [`STALL_MAX`] is cut off, if others wait for the memory it holds.
 
+use super::NbdContext;
 use super::command::NbdClient;
 use super::thread::{Lane, Requester, Tag, Waiter};
 use blockio::{IoError, Op as DeviceOp, Origin, PayloadId};
@@ -59,6 +60,7 @@ pub(super) enum NbdStep {
 /// One connection.
 pub(super) struct Conn {
     proto: Connection,
+    contexts: Vec<NbdContext>,
     socket: Handle,
     peer: String,
     /// Absent while the kernel has it.
@@ -106,6 +108,7 @@ impl Lane {
         proto.set_limits(self.limits());
         let key = self.conns.insert(Conn {
             proto,
+            contexts: client.contexts,
             socket: Arc::new(client.socket).into(),
             peer: client.peer,
             staging: Some(staging),
@@ -214,8 +217,14 @@ impl Lane {
                 self.submit(requester, op, range, flags, Origin::Client);
             }
             Action::QueryExtents { token, range, one } => {
-                let extents = super::extents::query(&self.layout, &self.disks, range, one);
-                self.conns[key].proto.on_extents(token, Ok(&extents));
+                let (engine, layout, disks) = (&self.engine, &self.layout, &self.disks);
+                let conn = &mut self.conns[key];
+                let extents = conn.contexts.iter().map(|context| {
+                    super::extents::query(engine, layout, disks, *context, range, one)
+                });
+                let extents: Result<Vec<_>, _> = extents.collect();
+                conn.proto
+                    .on_extents(token, extents.as_deref().map_err(|error| *error));
             }
             Action::Release { token } => {
                 self.conns[key].held.remove(&token);

@@ -2,10 +2,13 @@
 
 use super::LaneError;
 use super::command::Reply;
+use super::meter::OpKind;
 use super::thread::{Lane, Requester, Waiter};
 use blockio::{ByteRange, Flags, IoError, Op, Origin, PayloadId, Request, Ticket};
 use ringio::BufMut;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tracing::Span;
 
 /// A request under way.
 pub(super) struct Pending {
@@ -13,6 +16,9 @@ pub(super) struct Pending {
     serial: u64,
     op: Op,
     len: u64,
+    since: Instant,
+    /// For those who trace requests; else it costs nothing.
+    span: Span,
 }
 
 impl Lane {
@@ -61,11 +67,18 @@ impl Lane {
         payload: Option<PayloadId>,
     ) -> Request {
         self.serial += 1;
+        let span = tracing::trace_span!(
+            target: "volmgr::request", parent: None, "request",
+            volume = %self.name, ?op, offset = range.start(), bytes = range.len(), ?origin,
+            error = tracing::field::Empty,
+        );
         let key = self.requests.insert(Pending {
             requester,
             serial: self.serial,
             op,
             len: range.len(),
+            since: Instant::now(),
+            span,
         });
         Request {
             ticket: Ticket::new(key as u64),
@@ -81,6 +94,18 @@ impl Lane {
         let key = ticket.complete() as usize;
         let pending = self.requests.remove(key);
         self.stats.requests += 1;
+        if let Err(error) = &result {
+            pending.span.record("error", tracing::field::display(error));
+        }
+        let meters = match pending.requester {
+            Requester::Nbd { .. } | Requester::Ublk { .. } => Some(&self.meters.shared.clients),
+            Requester::Job { .. } | Requester::Grant { .. } => Some(&self.meters.shared.fed),
+            Requester::Read { .. } | Requester::Quiesce { .. } => None,
+        };
+        if let (Some(meters), Some(kind)) = (meters, OpKind::of_request(pending.op)) {
+            let took = pending.since.elapsed();
+            meters.op(kind).ended(pending.len, result.is_ok(), took);
+        }
         if let Requester::Nbd { .. } | Requester::Ublk { .. } = pending.requester {
             match pending.op {
                 Op::Read => self.stats.read_bytes += pending.len,

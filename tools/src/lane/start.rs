@@ -18,6 +18,7 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
         opens: AtomicU32::new(0),
         copied: AtomicU64::new(0),
         users: Mutex::new(None),
+        meters: Arc::default(),
         stable_copy: AtomicBool::new(spec.stable_copy),
     });
     let (report, started) = std::sync::mpsc::sync_channel(1);

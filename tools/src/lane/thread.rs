@@ -17,6 +17,7 @@ use super::exec::{DiskJob, zeroes};
 use super::external::{Cutting, Job};
 use super::feeds::{Mark, Piped};
 use super::handle::Shared;
+use super::meter::LaneMeters;
 use super::nbd::{Conn, NbdStep};
 use super::payload::Payloads;
 use super::requests::Pending;
@@ -134,6 +135,7 @@ pub(super) struct Lane {
     pub pool: BufPool,
     pub zeroes: BufSlice,
     pub disks: Disks,
+    pub meters: LaneMeters,
     pub payloads: Payloads,
     pub inbox: Inbox,
     pub shared: Arc<Shared>,
@@ -160,7 +162,7 @@ pub(super) struct Lane {
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
     /// Waiting until the engine's maps are in the log as they were at a barrier.
-    pub durables: Vec<(Instant, u64, Reply<()>)>,
+    pub durables: Vec<(Instant, super::feeds::Durable, Reply<()>)>,
     backlog: VecDeque<LaneEvent>,
     pub stop_replies: Vec<Reply<()>>,
     pub phase: Phase,
@@ -205,6 +207,7 @@ impl Lane {
         };
         let engine = Engine::new(spec.layout.clone(), config, logs)?;
         let now = Instant::now();
+        let meters = LaneMeters::new(&spec.layout, &disks, Arc::clone(&shared.meters));
         Ok(Self {
             ring,
             name: spec.name,
@@ -213,6 +216,7 @@ impl Lane {
             pool,
             zeroes: zeroes()?,
             disks,
+            meters,
             payloads,
             inbox,
             shared,
@@ -339,6 +343,7 @@ impl Lane {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.engine.tick(now_ms, &mut self.out);
         self.take_out();
+        self.meters.tick(|feed| self.engine.dirty_bytes(feed));
         self.cut_off_stalled();
         self.disks.check_sizes(&self.name);
     }
@@ -370,6 +375,7 @@ impl Lane {
             if let Some(action) = self.actions.pop_front() {
                 self.perform(action);
             } else if let Some((io, result)) = self.results.pop_front() {
+                self.meters.feed_ended(io, result.is_ok());
                 self.engine.io_done(io, result, &mut self.out);
                 self.take_out();
                 self.mark_done(io, result);
@@ -460,14 +466,19 @@ impl Lane {
     fn advance_phase(&mut self) {
         match self.phase {
             Phase::Running | Phase::Ended => {}
-            Phase::Draining { since, forced } => {
+            Phase::Draining { since, mut forced } => {
+                if !forced && since.elapsed() > STOP_CLIENTS {
+                    forced = true;
+                    self.phase = Phase::Draining { since, forced };
+                    self.shut_down_clients(true);
+                    self.drop_ublk();
+                }
+                if forced {
+                    // They would wait for a peer that is gone.
+                    self.engine.give_up_held(&mut self.out);
+                    self.take_out();
+                }
                 if !self.conns.is_empty() || self.ublk.is_some() {
-                    if !forced && since.elapsed() > STOP_CLIENTS {
-                        let forced = true;
-                        self.phase = Phase::Draining { since, forced };
-                        self.shut_down_clients(true);
-                        self.drop_ublk();
-                    }
                     return;
                 }
                 let drained = self.requests.is_empty() && self.jobs.is_empty();

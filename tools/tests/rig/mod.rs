@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use tools::api::{Command, Failure, LvName, Reply, ReportKind, Request, Row};
+use tools::api::{Branch, Command, Failure, LvName, Reply, ReportKind, Request, Row};
 
 /// How long a daemon may take to come up, to stop, or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -265,6 +265,25 @@ impl IntoCommand for ReportKind {
             peer: None,
         }
     }
+}
+
+/// The first words of each line of the trees, from the root to the line.
+pub fn tree(replies: &[Reply]) -> Vec<Vec<String>> {
+    fn walk(branch: &Branch, above: &[String], lines: &mut Vec<Vec<String>>) {
+        let mut path = above.to_vec();
+        path.push(branch.parts[0].text.clone());
+        lines.push(path.clone());
+        for below in &branch.below {
+            walk(below, &path, lines);
+        }
+    }
+    let mut lines = Vec::new();
+    for reply in replies {
+        if let Reply::Tree { roots } = reply {
+            roots.iter().for_each(|root| walk(root, &[], &mut lines));
+        }
+    }
+    lines
 }
 
 fn messages(replies: Vec<Reply>) -> Vec<String> {

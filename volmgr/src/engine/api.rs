@@ -193,6 +193,19 @@ pub enum Note {
         /// Where it is.
         at: DiskRange,
     },
+    /// Requests wait for these ranges, which the feed's other side is to send first. Said again every
+    /// second while that is so.
+    FeedFetch {
+        /// The feed.
+        feed: FeedId,
+        /// Whole regions of the volume.
+        ranges: Vec<ByteRange>,
+    },
+    /// Nothing is missing any more of what an online restore brings.
+    FeedRestored {
+        /// The feed.
+        feed: FeedId,
+    },
     /// The feed was live or catching up and now only tracks.
     FeedBehind {
         /// The feed.

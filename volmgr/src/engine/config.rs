@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub bulk_bytes: u64,
     /// An `async` feed with more bytes than this in live flight falls behind.
     pub max_live_bytes: u64,
+    /// Milliseconds that a request waits at most for what an online restore has not brought.
+    pub restore_wait_ms: u64,
     /// Milliseconds between two attempts to clear the dirty-region log.
     pub clear_interval_ms: u64,
     /// All plexes are known to be equal whatever the dirty-region log says (a volume that was just
@@ -42,6 +44,7 @@ impl Default for EngineConfig {
             max_bulk_copies: 16,
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
+            restore_wait_ms: 30_000,
             clear_interval_ms: 2000,
             clean: false,
         }
@@ -67,6 +70,10 @@ pub enum EngineError {
     /// slots dirty is the way out; it costs a full resync.
     #[error("no usable copy of the volume's log: {0}")]
     Log(HeaderError),
+    /// The map of what an online restore has not brought is damaged: nobody knows what of the volume is
+    /// here and what is not.
+    #[error("the map of what is still to be restored is damaged")]
+    RestoreMap,
     /// A volume or its regions cannot become smaller while in use.
     #[error("the new layout changes what cannot change in use")]
     Change,
@@ -97,7 +104,11 @@ fn check(layout: &VolumeLayout) -> Result<(), EngineError> {
     }
     let mut slots = vec![DRL_SLOT];
     let all = layout.plexes.iter().map(|p| p.map_slot);
-    for slot in all.chain(layout.feeds.iter().map(|f| f.id.0)) {
+    let restore = layout.restore.iter().map(|r| r.map_slot);
+    for slot in all
+        .chain(layout.feeds.iter().map(|f| f.id.0))
+        .chain(restore)
+    {
         if slot >= regionmap::log::SLOTS || slots.contains(&slot) {
             return Err(EngineError::Slot(slot));
         }
@@ -165,6 +176,7 @@ impl Engine {
             .map(|_| RegionMap::new(size, unit))
             .collect();
         let page_bytes = regionmap::PAGE_REGIONS * unit;
+        let mut restore_lost = false;
         let log = LogStore::load(size, unit, &layout.log, &logs, |slot, page, bits| {
             let map = &mut slots[slot as usize];
             match bits {
@@ -174,6 +186,7 @@ impl Engine {
                 }
                 // Nobody knows: all of it, and to be written again.
                 None => {
+                    restore_lost |= layout.restore.is_some_and(|r| r.map_slot == slot);
                     let start = page * page_bytes;
                     map.set_range(ByteRange::new(start, page_bytes.min(size - start)));
                 }
@@ -185,6 +198,9 @@ impl Engine {
             Err(error) if needs_log => return Err(EngineError::Log(error)),
             Err(_) => LogStore::none(),
         };
+        if restore_lost {
+            return Err(EngineError::RestoreMap);
+        }
         let mut slot =
             |n: u32| std::mem::replace(&mut slots[n as usize], RegionMap::new(size, unit));
         let mut drl = slot(DRL_SLOT);
@@ -213,12 +229,34 @@ impl Engine {
             };
             plexes.push(new_plex(plex, track));
         }
+        let restore = layout.restore.map(|r| {
+            let map = slot(r.map_slot);
+            Restore::new(r.feed, r.map_slot, map)
+        });
         let mut feeds = Vec::new();
         for feed in &layout.feeds {
             let map = slot(feed.id.0);
-            feeds.push(Feed::new(feed.id, feed.mode, track(map, feed.fresh)));
+            let restored = restore.as_ref().filter(|r| r.feed == feed.id);
+            let track = match restored {
+                None => track(map, feed.fresh),
+                Some(restore) => {
+                    // What is missing here comes again: it is no change of this side's.
+                    let mut changed = drl.clone();
+                    changed.subtract(&restore.logged);
+                    let mut track = Track {
+                        todo: map.clone(),
+                        missing: map,
+                    };
+                    track.union(&changed);
+                    track
+                }
+            };
+            let mut target = Feed::new(feed.id, feed.mode, track);
+            target.hold = feed.hold;
+            feeds.push(target);
         }
         let spare = (DRL_SLOT + 1..regionmap::log::SLOTS)
+            .filter(|n| layout.restore.is_none_or(|r| r.map_slot != *n))
             .filter(|n| !layout.plexes.iter().any(|p| p.map_slot == *n))
             .filter(|n| !layout.feeds.iter().any(|f| f.id.0 == *n))
             .map(|n| (n, slot(n)))
@@ -237,6 +275,7 @@ impl Engine {
             size,
             region_size: unit,
             fed: layout.fed,
+            restore,
             bounce_free: config.bounce.clone(),
             config,
             plexes,
@@ -297,6 +336,7 @@ impl Engine {
         self.set_back(out);
         self.reconfigure_plexes(&layout, out);
         self.reconfigure_feeds(&layout, out);
+        self.reconfigure_restore(&layout, out);
         if self.needs_log() && !logged_before {
             // Writes in flight that went out without the log.
             for range in self.ranges_written().collect::<Vec<_>>() {
@@ -354,6 +394,9 @@ impl Engine {
         for map in self.spare.values_mut() {
             map.grow(size);
         }
+        if let Some(restore) = &mut self.restore {
+            restore.grow(size);
+        }
         if let Some(cycle) = &mut self.cycle {
             cycle.grow(size);
         }
@@ -399,11 +442,13 @@ impl Engine {
         let gone: Vec<FeedId> = self
             .feeds
             .iter()
+            .filter(|f| !f.unlisted)
             .map(|f| f.id)
             .filter(|id| !layout.feeds.iter().any(|l| l.id == *id))
             .collect();
         for id in gone {
             self.feed_offline(id, out);
+            self.set_hold(id, false, out);
             if let Some(at) = self.feeds.iter().position(|f| f.id == id) {
                 let feed = self.feeds.swap_remove(at);
                 self.spare.insert(id.0, feed.track.missing);
@@ -412,6 +457,8 @@ impl Engine {
         for new in &layout.feeds {
             if let Some(feed) = self.feed_mut(new.id) {
                 feed.mode = new.mode;
+                feed.unlisted = false;
+                self.set_hold(new.id, new.hold, out);
                 continue;
             }
             let mut track = Track::new(self.size, self.region_size);
@@ -422,7 +469,9 @@ impl Engine {
             if new.fresh {
                 track.add_all();
             }
-            self.feeds.push(Feed::new(new.id, new.mode, track));
+            let mut feed = Feed::new(new.id, new.mode, track);
+            feed.hold = new.hold;
+            self.feeds.push(feed);
             self.queue_maps();
         }
     }
@@ -440,13 +489,16 @@ impl Engine {
         self.pump(out);
     }
 
-    /// Adds the regions of `map` to what the feed misses, and writes that to the log.
+    /// Adds the regions of `map` to what the feed misses, or its slot holds where it is not in the layout,
+    /// and writes that to the log.
     pub fn merge_feed_map(&mut self, feed: FeedId, map: &RegionMap, out: Out<'_>) {
         if let Some(feed) = self.feed_mut(feed) {
             feed.track.union(map);
             feed.caught_up = false;
-            self.queue_maps();
+        } else if let Some(own) = self.spare.get_mut(&feed.0) {
+            own.union(map);
         }
+        self.queue_maps();
         self.pump(out);
     }
 
@@ -461,15 +513,28 @@ impl Engine {
     }
 
     /// What the feed misses, including what is in bulk flight; for a feed that is not in the layout,
-    /// what its slot in the log holds. `None` for a number that is no slot of a feed.
+    /// what its slot in the log holds; for the slot of an online restore, what may be missing here.
+    /// `None` for a number that is no slot of a feed.
     pub fn feed_map(&self, feed: FeedId) -> Option<&RegionMap> {
         let here = self.feed(feed).map(|f| &f.track.missing);
-        here.or(self.spare.get(&feed.0))
+        let restore = self.restore.as_ref().filter(|r| r.slot == feed.0);
+        here.or(restore.map(|r| &r.logged))
+            .or(self.spare.get(&feed.0))
+    }
+
+    /// For a plex that is to come: its map, in a slot that nobody has now, says that it misses
+    /// everything. A slot in use is written as it is now.
+    pub fn prepare_slot(&mut self, slot: u32, out: Out<'_>) {
+        if let Some(map) = self.spare.get_mut(&slot) {
+            map.set_range(ByteRange::new(0, self.size));
+        }
+        self.queue_maps();
+        self.pump(out);
     }
 
     /// A number for [`Engine::maps_written`]: every change of a map made so far by
-    /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or a new
-    /// layout. (Changes by writes come with the next cycle; until then the dirty-region log covers
+    /// [`Engine::merge_feed_map`], [`Engine::set_all_dirty`], [`Engine::clear_feed_map`] or
+    /// [`Engine::prepare_slot`]. (Changes by writes come with the next cycle; until then the dirty-region log covers
     /// them.)
     pub fn maps_barrier(&mut self) -> u64 {
         self.log.barrier()

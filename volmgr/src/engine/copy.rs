@@ -71,8 +71,10 @@ impl Engine {
         if max < self.region_size {
             return None;
         }
+        let restore = self.restore.as_ref();
+        let missing = |range| restore.is_some_and(|r: &Restore| r.track.todo.any_in(range));
         for feed in &mut self.feeds {
-            if let Some(range) = feed.next_inline() {
+            if let Some(range) = feed.next_inline(missing) {
                 return Some((CopyKind::Inline(feed.id), range));
             }
         }

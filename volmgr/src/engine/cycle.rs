@@ -23,6 +23,8 @@ pub(super) struct Cycle {
     pub touched: RegionMap,
     /// Regions that were copied to these plexes before the flush.
     copied: Vec<(PlexId, RegionMap)>,
+    /// Regions of an online restore that arrived before the flush.
+    arrived: Option<RegionMap>,
     pub aborted: bool,
     last: bool,
 }
@@ -54,8 +56,15 @@ impl Engine {
                 copied.push((plex.id, done));
             }
         }
+        let ahead = self.restore.as_ref().filter(|restore| restore.is_ahead());
+        let arrived = ahead.map(|restore| {
+            let mut arrived = restore.track.missing.clone();
+            arrived.subtract(&restore.track.todo);
+            arrived
+        });
         let changed = self.tracks().any(|map| map.has_changes());
-        if candidates.is_empty() && copied.is_empty() && !changed && !last {
+        let idle = candidates.is_empty() && copied.is_empty() && arrived.is_none();
+        if idle && !changed && !last {
             return;
         }
         let disks = self.flush_disks();
@@ -65,6 +74,7 @@ impl Engine {
             candidates,
             touched,
             copied,
+            arrived,
             aborted: false,
             last,
         });
@@ -75,7 +85,10 @@ impl Engine {
 
     fn tracks(&self) -> impl Iterator<Item = &RegionMap> {
         let plexes = self.plexes.iter().map(|p| &p.track.missing);
-        plexes.chain(self.feeds.iter().map(|f| &f.track.missing))
+        let restore = self.restore.iter().map(|r| &r.track.missing);
+        plexes
+            .chain(self.feeds.iter().map(|f| &f.track.missing))
+            .chain(restore)
     }
 
     pub(super) fn cycle_flush_done(
@@ -104,7 +117,9 @@ impl Engine {
         let feeds = self.feeds.iter_mut();
         let feeds = feeds.map(|f| (f.id.0, &mut f.track.missing));
         let spare = self.spare.iter_mut().map(|(slot, map)| (*slot, map));
-        for (slot, map) in plexes.chain(feeds).chain(spare) {
+        let restore = self.restore.iter_mut();
+        let restore = restore.map(|r| (r.slot, &mut r.track.missing));
+        for (slot, map) in plexes.chain(feeds).chain(spare).chain(restore) {
             while let Some(page) = map.take_changed_page() {
                 self.log.queue.insert((slot, page));
             }
@@ -120,7 +135,10 @@ impl Engine {
                     && p.track.todo.is_empty()
                     && !p.track.missing.is_empty()
             };
-            if closing || !self.copy_backoff && self.plexes.iter().any(synced) {
+            let urgent = |r: &Restore| r.is_urgent();
+            let wanted =
+                self.plexes.iter().any(synced) || self.restore.as_ref().is_some_and(urgent);
+            if closing || !self.copy_backoff && wanted {
                 self.start_cycle(out);
             }
         }
@@ -135,6 +153,11 @@ impl Engine {
                     for run in copied.runs(u64::MAX) {
                         plex.track.settled(run);
                     }
+                }
+            }
+            if let (Some(arrived), Some(restore)) = (cycle.arrived.take(), &mut self.restore) {
+                for run in arrived.runs(u64::MAX) {
+                    restore.track.settled(run);
                 }
             }
             self.queue_maps();
@@ -154,6 +177,8 @@ impl Engine {
             clean.subtract(&cycle.touched);
             self.drl.subtract(&clean);
             self.drl_durable.subtract(&clean);
+            self.restore_logged(out);
+            self.pump_restore(out);
         }
         self.final_cycle_done |= cycle.last;
     }
@@ -165,6 +190,7 @@ impl Engine {
         }
         let (drl, plexes, feeds) = (&self.drl, &self.plexes, &self.feeds);
         let spare = &self.spare;
+        let restore = self.restore.as_ref();
         let tags = &mut self.tags;
         self.log.pump(
             |slot| match slot {
@@ -174,6 +200,7 @@ impl Engine {
                     let feed = feeds.iter().find(|f| f.id.0 == slot);
                     plex.map(|p| &p.track.missing)
                         .or(feed.map(|f| &f.track.missing))
+                        .or(restore.filter(|r| r.slot == slot).map(|r| &r.track.missing))
                         .or(spare.get(&slot))
                 }
             },

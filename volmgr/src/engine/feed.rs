@@ -14,6 +14,8 @@ const ATTEMPTS: u32 = 64;
 const HOT: u8 = 8;
 /// Heat of a write that spoils a bulk copy: two of them make a region hot.
 const SPOILT: u8 = 4;
+/// Most ranges, and most regions of each, taken from one request of the other side.
+const MAX_FETCH: usize = 64;
 /// Most regions whose heat is known.
 const MAX_HEAT: usize = 4096;
 
@@ -27,6 +29,12 @@ pub(super) struct Feed {
     pub behind: bool,
     /// Ended at a mark: only tracks.
     pub detached: bool,
+    /// No write is acknowledged that is not durable there.
+    pub hold: bool,
+    /// Writes that wait for that: all of them are durable there once nothing is missing.
+    pub held: Vec<Key>,
+    /// In service though no layout has had it yet.
+    pub unlisted: bool,
     /// Caught up, and said so.
     pub caught_up: bool,
     /// A bulk copy failed: no new ones until the next tick.
@@ -54,6 +62,9 @@ impl Feed {
             online: false,
             behind: false,
             detached: false,
+            hold: false,
+            held: Vec::new(),
+            unlisted: false,
             caught_up: false,
             backoff: false,
             live: Bag::default(),
@@ -96,7 +107,8 @@ impl Feed {
     }
 
     /// The next hot region that may enter the live stream: nothing of it is in bulk flight.
-    pub fn next_inline(&mut self) -> Option<ByteRange> {
+    /// `missing` says of a region that it is not here to be sent.
+    pub fn next_inline(&mut self, missing: impl Fn(ByteRange) -> bool) -> Option<ByteRange> {
         if !self.sends() || self.heat.is_empty() {
             return None;
         }
@@ -113,7 +125,7 @@ impl Feed {
             .iter()
             .filter(|(region, heat)| **heat >= HOT && self.track.todo.is_set(**region))
             .map(|(region, _)| range(*region))
-            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r))
+            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r) && !missing(*r))
             .min()?;
         self.inlining.push(found);
         Some(found)
@@ -153,9 +165,13 @@ impl Engine {
             }
             if !feed.sends() || feed.track.todo.any_in(range) || feed.bulk.overlaps(range) {
                 feed.dirty(range);
+                if feed.hold {
+                    feed.held.push(key);
+                    waits += 1;
+                }
                 continue;
             }
-            let sync = feed.mode == FeedMode::Sync && feed.caught_up;
+            let sync = feed.hold || feed.mode == FeedMode::Sync && feed.caught_up;
             waits += u32::from(sync);
             let io = IoId(self.tags.insert(Tag::Live {
                 feed: feed.id,
@@ -175,6 +191,15 @@ impl Engine {
             }));
         }
         waits
+    }
+
+    /// Something has come from one feed in an online restore: the others copy it when they can.
+    pub(super) fn pass_on(&mut self, source: FeedId, parts: &[ByteRange]) {
+        for feed in self.feeds.iter_mut().filter(|f| f.id != source) {
+            for part in parts {
+                feed.dirty(*part);
+            }
+        }
     }
 
     /// Sends a flush after the live operations; returns how many feeds its completion waits for.
@@ -249,6 +274,12 @@ impl Engine {
                 feed.dirty(range);
                 if error.kind() == IoErrorKind::Congested {
                     go_behind(feed, out);
+                }
+                if let Some(write) = write
+                    && feed.hold
+                {
+                    feed.held.push(write);
+                    return;
                 }
             }
         }
@@ -331,10 +362,37 @@ impl Engine {
             {
                 feed.caught_up = true;
                 feed.heat.clear();
+                let held = std::mem::take(&mut feed.held);
                 let feed = feed.id;
                 out.push(Action::Note(Note::FeedCaughtUp { feed }));
+                for key in held {
+                    self.sync_answered(key, out);
+                }
             }
         }
+    }
+
+    /// Whether writes wait for the feed's other side, from now on. Those that wait go on if not.
+    pub(super) fn set_hold(&mut self, id: FeedId, hold: bool, out: Out<'_>) {
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        feed.hold = hold;
+        if !hold {
+            for key in std::mem::take(&mut feed.held) {
+                self.sync_answered(key, out);
+            }
+        }
+    }
+
+    /// Writes that wait for the other side of a feed fail: the volume is about to be closed.
+    pub fn give_up_held(&mut self, out: Out<'_>) {
+        for i in 0..self.feeds.len() {
+            for key in std::mem::take(&mut self.feeds[i].held) {
+                self.cancel_write(key, out);
+            }
+        }
+        self.pump(out);
     }
 
     fn pump_bulk(&mut self, index: usize, out: Out<'_>) {
@@ -344,6 +402,7 @@ impl Engine {
                 return;
             }
             let (order, unit) = (&self.order, self.region_size);
+            let restore = self.restore.as_ref();
             let (mut held, bounced) = (None, !self.config.bounce.is_empty());
             let run = next_free_run(
                 &feed.track.todo,
@@ -357,6 +416,7 @@ impl Engine {
                         held = held.or(Some(region));
                     }
                     writing
+                        || restore.is_some_and(|r| r.track.todo.any_in(region))
                         || bounced && hot.is_some_and(|h| h >= HOT)
                         || feed.live.overlaps(region)
                         || feed.bulk.overlaps(region)
@@ -486,6 +546,29 @@ impl Engine {
         if result.is_err() {
             self.feed_offline(id, out);
         }
+    }
+
+    /// The other side waits for these ranges: what is dirty of them goes first, by the live stream,
+    /// and copying goes on behind them.
+    pub fn feed_fetch(&mut self, id: FeedId, ranges: &[ByteRange], out: Out<'_>) {
+        let whole = ByteRange::new(0, self.size);
+        let Some(feed) = self.feed_mut(id) else {
+            return;
+        };
+        for range in ranges.iter().take(MAX_FETCH) {
+            let Some(range) = range.intersection(whole) else {
+                continue;
+            };
+            let most = MAX_FETCH as u64 * feed.track.todo.region_size();
+            let range = ByteRange::new(range.start(), range.len().min(most));
+            if let Some(run) = feed.track.todo.next_run(range.start(), range.len())
+                && let Some(dirty) = run.intersection(range)
+            {
+                feed.warm(dirty, HOT);
+                feed.cursor = dirty.end();
+            }
+        }
+        self.pump(out);
     }
 
     /// Is nothing dirty for the feed, nor in bulk flight?

@@ -14,10 +14,23 @@ pub struct VolumeLayout {
     pub plexes: Vec<PlexLayout>,
     /// The feeds.
     pub feeds: Vec<FeedLayout>,
+    /// Points in time, and where it is tracked what changed since.
+    pub points: Vec<PointLayout>,
     /// The valid copies of the log; all have the same length.
     pub log: Vec<DiskRange>,
     /// Refuse writes that do not come from the feed.
     pub fed: bool,
+    /// The volume is in use while its content is still coming from a feed.
+    pub restore: Option<RestoreLayout>,
+}
+
+/// An online restore. The feed is in the layout, too: its map says what clients have changed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreLayout {
+    /// Where the content comes from.
+    pub feed: FeedId,
+    /// The slot in the log of the map of what is missing here.
+    pub map_slot: u32,
 }
 
 /// One data plex.
@@ -57,6 +70,18 @@ pub struct FeedLayout {
     pub mode: FeedMode,
     /// The other side has nothing yet: the map starts all dirty.
     pub fresh: bool,
+    /// No write is acknowledged that the other side has not durable, however long that takes.
+    pub hold: bool,
+}
+
+/// A point in time for which it is tracked what changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointLayout {
+    /// Which.
+    pub point: uuid::Uuid,
+    /// The map: that of the feed which ended there, or one of its own, which is in
+    /// [`VolumeLayout::feeds`] as a target that nobody ever connects.
+    pub map: FeedId,
 }
 
 /// Number of a disk in the tables above.

@@ -15,6 +15,8 @@
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
+//! | `point` | what changed since a point in time |
+//! | `restore` | a volume that is in use while its content is still coming |
 //! | `cycle` | flushing, writing maps, clearing the dirty-region log |
 //! | `config` | starting, and changes of the layout |
 
@@ -30,7 +32,9 @@ mod logstore;
 mod mapping;
 mod order;
 mod plex;
+mod point;
 mod read;
+mod restore;
 mod slab;
 mod track;
 mod write;
@@ -51,6 +55,7 @@ use order::Order;
 use plex::Plex;
 use read::Read;
 use regionmap::RegionMap;
+use restore::Restore;
 use slab::{Key, Slab};
 use std::collections::{BTreeMap, VecDeque};
 use write::Write;
@@ -142,6 +147,8 @@ pub struct Engine {
     size: u64,
     region_size: u64,
     fed: bool,
+    /// What is still to come from a feed while the volume is in use.
+    restore: Option<Restore>,
     config: EngineConfig,
     plexes: Vec<Plex>,
     feeds: Vec<Feed>,
@@ -210,6 +217,13 @@ impl Engine {
         {
             Ok(())
         } else {
+            let request = match request.op {
+                Op::Flush => request,
+                _ => match self.wait_for_restore(request, out) {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
             match request.op {
                 Op::Read => self.start_read(request, out),
                 Op::Flush => self.start_flush(request, out),
@@ -286,6 +300,7 @@ impl Engine {
         for feed in &mut self.feeds {
             feed.backoff = false;
         }
+        self.tick_restore(out);
         for (plex, state, gates) in std::mem::take(&mut self.retry_commits) {
             self.emit_commit(plex, state, gates, "the commit before failed", out);
         }
@@ -314,6 +329,7 @@ impl Engine {
             && self.reads.len() == 0
             && self.flushes.len() == 0
             && self.backlog.is_empty()
+            && self.restore.as_ref().is_none_or(Restore::is_quiet)
             && self.gates == 0
     }
 
@@ -324,6 +340,7 @@ impl Engine {
         self.stopping = true;
         self.closing = true;
         self.repairs.clear();
+        self.give_up_restore(out);
         for feed in self.feeds.iter().map(|f| f.id).collect::<Vec<_>>() {
             self.feed_offline(feed, out);
         }
@@ -332,6 +349,7 @@ impl Engine {
 
     /// Starts whatever can start.
     fn pump(&mut self, out: Out<'_>) {
+        self.pump_restore(out);
         while self.holders.len() < self.config.max_in_flight {
             let Some(request) = self.backlog.pop_front() else {
                 break;

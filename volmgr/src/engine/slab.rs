@@ -59,6 +59,10 @@ impl<T> Slab<T> {
         self.entries.len() - self.free.len()
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().filter_map(|e| e.1.as_mut())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.iter().filter_map(|e| e.1.as_ref())
     }

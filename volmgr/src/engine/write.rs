@@ -26,6 +26,10 @@ pub(super) struct Write {
     slow: Vec<(PlexId, ByteRange)>,
     /// The range has been given back.
     released: bool,
+    /// It comes from the feed that fills this volume.
+    from_feed: bool,
+    /// What it brings of what an online restore misses.
+    pub brings: Vec<ByteRange>,
 }
 
 impl Engine {
@@ -49,6 +53,8 @@ impl Engine {
             error: None,
             slow: Vec::new(),
             released: false,
+            from_feed: request.origin == Origin::Feed,
+            brings: Vec::new(),
         }));
         self.stats.writes += 1;
         if self.order.acquire(range, key) {
@@ -119,6 +125,20 @@ impl Engine {
             return;
         };
         let (op, range, flags, payload) = (write.op, write.range, write.flags, write.payload);
+        let mut wanted = vec![range];
+        if let Some(restore) = &mut self.restore {
+            if write.from_feed {
+                wanted = restore.wanted(range);
+                wanted.iter().for_each(|part| restore.coming(*part));
+                write.brings.clone_from(&wanted);
+            } else if restore.logged.any_in(range) {
+                write.brings = restore.middle(range).into_iter().collect();
+            }
+        }
+        if wanted.is_empty() {
+            // All of it is here already, perhaps newer.
+            return self.write_progress(key, out);
+        }
         let disk_op = match op {
             Op::Write => DiskOp::Write,
             Op::Discard => DiskOp::Discard,
@@ -126,48 +146,29 @@ impl Engine {
         };
         let mut pending = 0;
         for plex in &mut self.plexes {
-            if plex.is_active() {
-                pending += emit(
+            for range in &wanted {
+                pending += emit_to(
                     &mut self.tags,
                     plex,
                     key,
                     disk_op,
-                    range,
                     write,
-                    range,
+                    *range,
                     flags,
                     out,
                 );
-            } else if plex.is_syncing() {
-                // Regions that are still to be copied wait for the copy; the others get it.
-                let mut at = range.start();
-                while at < range.end() {
-                    let run = plex.track.todo.next_run(at, u64::MAX);
-                    let skip_to = run
-                        .map_or(range.end(), |r| r.start())
-                        .clamp(at, range.end());
-                    if skip_to > at {
-                        let part = ByteRange::new(at, skip_to - at);
-                        pending += emit(
-                            &mut self.tags,
-                            plex,
-                            key,
-                            disk_op,
-                            range,
-                            write,
-                            part,
-                            flags,
-                            out,
-                        );
-                    }
-                    at = run.map_or(range.end(), |r| r.end()).max(skip_to);
-                }
-            } else {
-                plex.track.add(range);
             }
         }
         write.pending = pending;
-        let sync = self.dispatch_feeds(key, op, range, flags, payload, out);
+        let fed_by = self.restore.as_ref().filter(|_| write.from_feed);
+        let fed_by = fed_by.map(|restore| restore.feed);
+        let sync = match fed_by {
+            Some(source) => {
+                self.pass_on(source, &wanted);
+                0
+            }
+            None => self.dispatch_feeds(key, op, range, flags, payload, out),
+        };
         if let Some(write) = self.write(key) {
             write.sync_pending = sync;
         }
@@ -245,6 +246,9 @@ impl Engine {
                     feed.dirty(range);
                 }
                 self.set_back(out);
+            } else {
+                let brings = std::mem::take(&mut write.brings);
+                self.restore_arrived(&brings);
             }
             self.release(range, out);
         }
@@ -259,6 +263,15 @@ impl Engine {
         if write.error.is_none() && gated {
             self.wait_commit.push(Gated::Write(key));
             return;
+        }
+        if write.error.is_none() && !write.from_feed {
+            let range = write.range;
+            if let Some(restore) = &mut self.restore
+                && restore.logged.any_in(range)
+            {
+                restore.acks.push(key);
+                return;
+            }
         }
         if let Some(Holder::Write(write)) = self.holders.remove(key) {
             out.push(Action::Complete {
@@ -300,6 +313,16 @@ impl Engine {
         }
     }
 
+    /// A write that waits for a feed fails. What it brought is on the plexes, and tracked.
+    pub(super) fn cancel_write(&mut self, key: Key, out: Out<'_>) {
+        if let Some(write) = self.write(key) {
+            write
+                .error
+                .get_or_insert(IoError::new(IoErrorKind::Cancelled));
+            self.write_progress(key, out);
+        }
+    }
+
     /// A feed in `sync` mode has the write, or will not get it live.
     pub(super) fn sync_answered(&mut self, key: Key, out: Out<'_>) {
         if let Some(write) = self.write(key) {
@@ -317,6 +340,44 @@ impl Engine {
             Holder::Copy(_) | Holder::Compare(_) => None,
         })
     }
+}
+
+/// Emits what a plex gets of `range`, a part of a write, and tracks what it does not; returns how many
+/// operations that are.
+#[allow(clippy::too_many_arguments)]
+fn emit_to(
+    tags: &mut Slab<Tag>,
+    plex: &mut Plex,
+    key: Key,
+    op: DiskOp,
+    write: &Write,
+    range: ByteRange,
+    flags: Flags,
+    out: Out<'_>,
+) -> u32 {
+    let whole = write.range;
+    if plex.is_active() {
+        return emit(tags, plex, key, op, whole, write, range, flags, out);
+    }
+    if !plex.is_syncing() {
+        plex.track.add(range);
+        return 0;
+    }
+    // Regions that are still to be copied wait for the copy; the others get it.
+    let mut count = 0;
+    let mut at = range.start();
+    while at < range.end() {
+        let run = plex.track.todo.next_run(at, u64::MAX);
+        let skip_to = run
+            .map_or(range.end(), |r| r.start())
+            .clamp(at, range.end());
+        if skip_to > at {
+            let part = ByteRange::new(at, skip_to - at);
+            count += emit(tags, plex, key, op, whole, write, part, flags, out);
+        }
+        at = run.map_or(range.end(), |r| r.end()).max(skip_to);
+    }
+    count
 }
 
 /// Emits the operations of one plex for `part` of a write of `whole`; returns how many.

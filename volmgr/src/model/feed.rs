@@ -23,6 +23,24 @@ pub enum FeedMode {
     Sync,
 }
 
+/// What becomes of writes to a `sync` feed while the other side cannot be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDisconnect {
+    /// They are acknowledged, and tracked.
+    #[default]
+    Degrade,
+    /// They wait.
+    Block,
+}
+
+impl OnDisconnect {
+    /// Is it what a feed does of which nothing is said?
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What the admin wants of a feed. What it is doing right now is the daemon's to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -45,6 +63,23 @@ pub enum FeedIntent {
     },
 }
 
+/// An online restore: the sink's volume is in use while its content is still coming, the source's must
+/// not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Restore {
+    /// At the sink: agreed on. What is missing here is not known yet, nobody may write.
+    Preparing,
+    /// At the sink: in use.
+    Taking {
+        /// Slot in the volume's log of the map of what is missing here. The feed's own map holds what
+        /// clients have changed here since.
+        map_slot: u32,
+    },
+    /// At the source: nobody may write here.
+    Giving,
+}
+
 /// One feed of a volume. Both sides keep a record of it, under the same UUID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feed {
@@ -62,6 +97,9 @@ pub struct Feed {
     pub initiator: bool,
     /// When writes are acknowledged.
     pub mode: FeedMode,
+    /// In `sync` mode: whether writes wait for a peer that is away.
+    #[serde(default, skip_serializing_if = "OnDisconnect::is_default")]
+    pub on_disconnect: OnDisconnect,
     /// What the admin wants.
     pub intent: FeedIntent,
     /// At a sink: the content here is a point in the source's write order, and durable.
@@ -78,6 +116,41 @@ pub struct Feed {
     pub rate: u64,
     /// Session identities, newest first, at most two: tells a peer that was rolled back.
     pub epochs: Vec<Uuid>,
+    /// An online restore, until the roles are exchanged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
+}
+
+impl Feed {
+    /// Does this side keep a map of what the other side misses?
+    pub fn is_tracked(&self) -> bool {
+        let split = matches!(self.intent, FeedIntent::Split { .. });
+        self.direction == Direction::Out || split || self.missing_slot().is_some()
+    }
+
+    /// Is nothing acknowledged here that the other side has not durable? Not before it has had everything
+    /// once, and not when the admin has stopped the feed.
+    pub fn holds_writes(&self) -> bool {
+        self.mode == FeedMode::Sync
+            && self.on_disconnect == OnDisconnect::Block
+            && self.direction == Direction::Out
+            && self.intent == FeedIntent::Attached
+            && self.seeded
+    }
+
+    /// Does payload flow in here, or is it to when the two sides are connected?
+    pub fn fills(&self) -> bool {
+        let split = matches!(self.intent, FeedIntent::Split { .. });
+        self.direction == Direction::In && !split
+    }
+
+    /// Slot of the map of what is still missing here, in an online restore.
+    pub fn missing_slot(&self) -> Option<u32> {
+        match self.restore {
+            Some(Restore::Taking { map_slot }) => Some(map_slot),
+            _ => None,
+        }
+    }
 }
 
 /// Names the state of a volume's data.
@@ -114,4 +187,13 @@ pub struct Point {
     pub feed: Uuid,
     /// The peer of that feed.
     pub peer: String,
+    /// Slot in the volume's log of a map of its own of what changed here since, from when the feed went
+    /// on. Before that, the feed's own map says it ([`Volume::changed_slot`](super::Volume::changed_slot)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_slot: Option<u32>,
+}
+
+impl Point {
+    /// Most points of a volume with a map of their own: each costs a bit a region and a slot of the log.
+    pub const MAPS_MAX: usize = 4;
 }

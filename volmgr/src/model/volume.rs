@@ -1,7 +1,8 @@
 //! Volumes, plexes and subdisks.
 
-use super::{Feed, Generation, Point};
+use super::{Feed, FeedIntent, Generation, Point, Restore};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// Who may write to a volume.
@@ -23,6 +24,9 @@ pub struct Volume {
     pub name: String,
     /// Size in extents of the group.
     pub extents: u64,
+    /// Tags, as those of [`super::Group::tags`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
     /// Should be served whenever the group is.
     pub active: bool,
     /// Front end asked for at activation: `ublk`, `nbd`, `both` or `auto`.
@@ -144,6 +148,31 @@ pub struct LogCopy {
 }
 
 impl Volume {
+    /// May no client write: it is being fed, or a peer reads it for an online restore?
+    pub fn is_read_only(&self) -> bool {
+        let giving = |f: &Feed| f.restore == Some(Restore::Giving);
+        let in_use = |f: &Feed| f.missing_slot().is_some();
+        let fed = self.role == Role::Feed && !self.feeds.iter().any(in_use);
+        fed || self.feeds.iter().any(giving)
+    }
+
+    /// Does the feed stand at this point: is the copy over there (or, at a sink, the content here) this
+    /// point, but for what changed here since?
+    pub fn holds(&self, point: &Point) -> bool {
+        let ended = FeedIntent::Split { point: point.uuid };
+        self.feeds
+            .iter()
+            .any(|f| f.uuid == point.feed && f.intent == ended)
+    }
+
+    /// Slot in the volume's log of the map of what changed here since the point; `None` where nobody
+    /// has kept track.
+    pub fn changed_slot(&self, point: &Point) -> Option<u32> {
+        let feed = || self.feeds.iter().find(|f| f.uuid == point.feed);
+        let feeds = || feed().filter(|_| self.holds(point)).map(|f| f.map_slot);
+        point.map_slot.or_else(feeds)
+    }
+
     /// The plex of this number (`plexN`).
     pub fn plex(&self, number: u32) -> Option<&Plex> {
         self.plexes.iter().find(|p| p.number == number)
@@ -157,7 +186,7 @@ impl Volume {
     }
 
     /// The PVs that a plex uses, its log's too, each once.
-    pub fn pvs_of(&self, plex: &Plex) -> std::collections::BTreeSet<Uuid> {
+    pub fn pvs_of(&self, plex: &Plex) -> BTreeSet<Uuid> {
         let logs = self.log.iter().filter(|l| l.plex == plex.uuid);
         let logs = logs.map(|l| l.pv);
         plex.subdisks.iter().map(|s| s.pv).chain(logs).collect()

@@ -1,10 +1,11 @@
 //! What the engine needs to know of a volume: names resolved to numbers, extents to bytes.
 
 use crate::engine::{
-    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, VolumeLayout,
+    DiskId, DiskRange, FeedId, FeedLayout, Piece, PlexId, PlexLayout, PointLayout, RestoreLayout,
+    VolumeLayout,
 };
 use crate::model::{
-    Direction, Feed, FeedIntent, Group, Layout, Plex, PlexState, Role, Subdisk, Volume,
+    Direction, Feed, FeedMode, Group, Layout, Plex, PlexState, Point, Subdisk, Volume,
 };
 use blockio::ByteRange;
 use thiserror::Error;
@@ -40,8 +41,8 @@ pub enum LayoutError {
 /// Resolves a volume. `disk_ids` knows the disks that are open.
 ///
 /// A plex that is not in use (`stale`, `failed`, `offline`, `empty`) and lacks a disk has an empty
-/// map: what it misses is tracked all the same. Feeds for which nothing is tracked (those that this
-/// volume is the sink of, unless they are split at a point) are left out.
+/// map: what it misses is tracked all the same. Feeds for which nothing is tracked are left out
+/// ([`Feed::is_tracked`]).
 pub fn layout(
     group: &Group,
     volume: &Volume,
@@ -81,15 +82,34 @@ pub fn layout(
     if log.is_empty() {
         return Err(LayoutError::NoLog);
     }
-    let tracked =
-        |f: &&Feed| f.direction == Direction::Out || matches!(f.intent, FeedIntent::Split { .. });
+    let restore = volume.feeds.iter().find_map(|f| {
+        f.missing_slot().map(|map_slot| RestoreLayout {
+            feed: FeedId(f.map_slot),
+            map_slot,
+        })
+    });
     Ok(VolumeLayout {
         size: group.bytes_of(volume),
         region_size: volume.region_size,
         plexes,
-        feeds: volume.feeds.iter().filter(tracked).map(feed).collect(),
+        feeds: volume
+            .feeds
+            .iter()
+            .filter(|f| f.is_tracked())
+            .map(feed)
+            .chain(volume.points.iter().filter_map(point_map))
+            .collect(),
+        points: volume
+            .points
+            .iter()
+            .filter_map(|p| {
+                let map = FeedId(volume.changed_slot(p)?);
+                Some(PointLayout { point: p.uuid, map })
+            })
+            .collect(),
         log,
-        fed: volume.role == Role::Feed,
+        fed: volume.is_read_only(),
+        restore,
     })
 }
 
@@ -99,7 +119,18 @@ fn feed(feed: &Feed) -> FeedLayout {
         mode: feed.mode,
         // Without a session nothing has flowed; with one, the log knows what is missing.
         fresh: feed.direction == Direction::Out && feed.epochs.is_empty(),
+        hold: feed.holds_writes(),
     }
+}
+
+/// A point with a map of its own is a target that is never connected.
+fn point_map(point: &Point) -> Option<FeedLayout> {
+    point.map_slot.map(|slot| FeedLayout {
+        id: FeedId(slot),
+        mode: FeedMode::Async,
+        fresh: false,
+        hold: false,
+    })
 }
 
 struct Resolve<'a, F> {

@@ -6,8 +6,10 @@ use super::{PlanError, Space, plex_index, volume_index};
 use crate::model::{Group, Layout, PlexState};
 use uuid::Uuid;
 
-/// Adds a plex, in state `syncing`, on disks that no other plex of the volume uses. Its log copy is
-/// not valid until [`set_log_valid`] says so: whoever writes the log's content there calls it.
+/// Adds a plex, in state `syncing`, on disks that no other plex of the volume uses. Before this is
+/// committed the plex's map in the log must say durably that it has nothing: what is in its slot is
+/// what another plex left there, or nobody. Its log copy is not valid until [`set_log_valid`] says so:
+/// whoever writes the log's content there calls it.
 pub fn attach_plex(
     group: &Group,
     volume: &str,

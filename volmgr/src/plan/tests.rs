@@ -7,6 +7,7 @@ use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_c
 use proptest::prelude::*;
 
 mod plexes;
+mod tags;
 
 const MIB: u64 = 1 << 20;
 
@@ -64,9 +65,11 @@ fn feed(n: u128) -> Feed {
         role_epoch: 0,
         initiator: true,
         mode: FeedMode::Async,
+        on_disconnect: Default::default(),
         intent: FeedIntent::Attached,
         consistent: false,
         settled: false,
+        restore: None,
         seeded: false,
         map_slot: 99,
         rate: 0,

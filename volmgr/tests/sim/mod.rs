@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod history;
+pub mod restore;
 pub mod world;
 
 /// A small generator (splitmix64): a seed is a run.

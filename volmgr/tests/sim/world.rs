@@ -24,6 +24,9 @@ const LOG_AT: u64 = 1 << 30;
 const BOUNCES: u64 = 3;
 const BOUNCE_SECTORS: usize = (2 * REGION / SECTOR) as usize;
 
+/// The slot of a point's own map.
+const POINT: FeedId = FeedId(11);
+
 /// Something the driver has been asked to do.
 enum Job {
     Disk(DiskIo, u64),
@@ -64,9 +67,20 @@ struct Sink {
     queue: VecDeque<Live>,
     behind: bool,
     fresh: bool,
+    /// Nothing is acknowledged that it has not.
+    hold: bool,
     /// Bulk copies asked for so far.
     bulks: u64,
     session: u64,
+}
+
+/// A point in time: what a sink that was cut off had, and the map of what changed since.
+struct Mark {
+    data: Vec<u64>,
+    /// Until its map is on the disks.
+    barrier: Option<u64>,
+    /// The metadata names its slot.
+    listed: bool,
 }
 
 struct PlexMeta {
@@ -85,6 +99,7 @@ pub struct World {
     geometry: Geometry,
     plexes: Vec<PlexMeta>,
     sinks: Vec<Sink>,
+    point: Option<Mark>,
     jobs: Vec<Job>,
     asked: HashMap<u64, Asked>,
     payloads: HashMap<u64, Vec<u64>>,
@@ -94,10 +109,13 @@ pub struct World {
     next: u64,
     faults: bool,
     closing: bool,
+    /// When a read last met a bad sector.
+    met_bad: u64,
     tracing: bool,
     pub crashes: u32,
     pub caught_up: u32,
     pub marks: u32,
+    pub points: u32,
     pub synced: u32,
     pub repaired: u32,
     pub inline: u64,
@@ -152,13 +170,15 @@ impl World {
             })
             .collect();
         let sinks = (0..rng.below(3))
-            .map(|i| Sink {
+            .map(|i| (i, rng.chance(30)))
+            .map(|(i, sync)| Sink {
                 id: FeedId(8 + i as u32),
-                mode: if rng.chance(30) {
+                mode: if sync {
                     FeedMode::Sync
                 } else {
                     FeedMode::Async
                 },
+                hold: sync && seed.is_multiple_of(2),
                 data: vec![u64::MAX; SECTORS],
                 online: false,
                 queue: VecDeque::new(),
@@ -179,6 +199,7 @@ impl World {
             geometry,
             plexes,
             sinks,
+            point: None,
             jobs: Vec::new(),
             asked: HashMap::new(),
             payloads: HashMap::new(),
@@ -188,10 +209,12 @@ impl World {
             next: 1000,
             faults: true,
             closing: false,
+            met_bad: 0,
             tracing: std::env::var_os("TRACE").is_some(),
             crashes: 0,
             caught_up: 0,
             marks: 0,
+            points: 0,
             synced: 0,
             repaired: 0,
             inline: 0,
@@ -214,7 +237,9 @@ impl World {
 
     fn layout(&self) -> VolumeLayout {
         let log = self.plexes.iter().filter(|p| p.log_valid);
+        let listed = self.point.iter().filter(|p| p.listed);
         VolumeLayout {
+            points: Vec::new(),
             size: SIZE,
             region_size: REGION,
             plexes: self
@@ -234,12 +259,20 @@ impl World {
                     id: s.id,
                     mode: s.mode,
                     fresh: s.fresh,
+                    hold: s.hold,
                 })
+                .chain(listed.map(|_| FeedLayout {
+                    id: POINT,
+                    mode: FeedMode::Async,
+                    fresh: false,
+                    hold: false,
+                }))
                 .collect(),
             log: log
                 .map(|p| at(p.disk, LOG_AT, self.geometry.log_bytes().unwrap()))
                 .collect(),
             fed: false,
+            restore: None,
         }
     }
 
@@ -260,6 +293,7 @@ impl World {
             max_bulk_copies: 2,
             bulk_bytes: 3 * REGION,
             max_live_bytes: 12 * REGION,
+            restore_wait_ms: 1000,
             clear_interval_ms: 50,
             clean: false,
         };
@@ -348,6 +382,9 @@ impl World {
             Action::Note(Note::PlexSynced { .. }) => self.synced += 1,
             Action::Note(Note::ReadRepaired { .. }) => self.repaired += 1,
             Action::Note(Note::PlexError { .. } | Note::LogCopyFailed { .. }) => {}
+            Action::Note(note @ (Note::FeedFetch { .. } | Note::FeedRestored { .. })) => {
+                panic!("{note:?} without a restore")
+            }
         }
     }
 
@@ -416,6 +453,15 @@ impl World {
                     self.history.legal(sector, value, now + 1, false),
                     "step {now}: write {write} acknowledged, {:?} sector {sector} has {value}",
                     plex.id
+                );
+            }
+            for sink in self.sinks.iter().filter(|s| s.hold) {
+                assert!(
+                    self.history
+                        .legal(sector, sink.data[sector], now + 1, false),
+                    "step {now}: write {write} acknowledged, {:?} sector {sector} has {}",
+                    sink.id,
+                    sink.data[sector]
                 );
             }
         }

@@ -100,7 +100,8 @@ proptest! {
                     cmd::READ => disk[at].to_vec(),
                     cmd::WRITE => { disk[at].copy_from_slice(&fill); vec![] }
                     cmd::WRITE_ZEROES => { disk[at].fill(0); vec![] }
-                    cmd::BLOCK_STATUS => [1u32, wish.len, 3].map(u32::to_be_bytes).concat(),
+                    // A chunk for each context.
+                    cmd::BLOCK_STATUS => [1u32, wish.len, 3, 3, wish.len, 1].map(u32::to_be_bytes).concat(),
                     _ => vec![],
                 }),
             };

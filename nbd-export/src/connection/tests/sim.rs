@@ -1,8 +1,8 @@
 //! A driver with a disk in memory around the state machine, and a client that reads its answers.
 
 use super::super::*;
-use crate::ExportInfo;
 use crate::wire::{CommandFlags, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC};
+use crate::{Context, ExportInfo};
 use blockio::{IoError, IoErrorKind};
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -28,9 +28,17 @@ pub(super) fn negotiated(structured: bool) -> Negotiated {
                 rotational: false,
             },
             multi_conn: true,
+            contexts: Vec::new(),
         },
         structured,
-        base_allocation: structured,
+        contexts: [(1, "base:allocation"), (3, "qemu:dirty-bitmap:monday")]
+            .map(|(id, name)| Context {
+                id,
+                name: name.into(),
+            })
+            .into_iter()
+            .filter(|_| structured)
+            .collect(),
         no_zeroes: true,
     }
 }
@@ -153,11 +161,10 @@ impl Sim {
     pub(super) fn complete(&mut self, index: usize) {
         match self.at_device.remove(index) {
             Action::QueryExtents { token, range, .. } => {
-                let extents = [Extent {
-                    range,
-                    hole: true,
-                    zero: true,
-                }];
+                let extents = [
+                    vec![Extent::allocation(range, true, true)],
+                    vec![Extent::changed(range, true)],
+                ];
                 self.connection.on_extents(token, Ok(&extents));
             }
             Action::Submit {
@@ -290,7 +297,12 @@ pub(super) fn answers(
                         assert!(!done || *count == len as usize, "all of the data, once");
                         Ok(data.clone())
                     }
-                    5 => Ok(body.to_vec()),
+                    // One after the other, a chunk for each context.
+                    5 => {
+                        let (states, _) = partial.entry(cookie).or_default();
+                        states.extend_from_slice(body);
+                        Ok(states.clone())
+                    }
                     _ => Err(word(body, 0)),
                 };
                 (end, answer)

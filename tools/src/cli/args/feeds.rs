@@ -45,9 +45,19 @@ pub enum Mode {
     Sync,
 }
 
+/// What becomes of writes in `sync` mode while the peer is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDisconnect {
+    /// They wait for it.
+    Block,
+    /// They go on, and are sent later.
+    Degrade,
+}
+
 pub const FEEDATTACH: &str = "EXAMPLES:
   volmgr feedattach vg0/web backup --create          a new volume vg0/web over there
   volmgr feedattach vg0/web backup:vgb/web --rate 200m
+  volmgr feedattach vg0/web backup --mode sync --on-disconnect block
   volmgr feedattach vg0/web backup                   again: only what changed is sent";
 
 /// `feedattach`
@@ -62,6 +72,10 @@ pub struct FeedattachArgs {
     /// When a write is acknowledged
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// In sync mode, once the peer has had everything: whether writes wait while it is away (default:
+    /// degrade). feedpause lets those that wait go on
+    #[arg(long, value_enum, value_name = "WHAT")]
+    on_disconnect: Option<OnDisconnect>,
     /// Make the volume over there
     #[arg(long)]
     create: bool,
@@ -89,6 +103,10 @@ impl FeedattachArgs {
             peer,
             target,
             mode,
+            on_disconnect: self.on_disconnect.map(|what| match what {
+                OnDisconnect::Block => "block".to_owned(),
+                OnDisconnect::Degrade => "degrade".to_owned(),
+            }),
             create: self.create,
             rate: self.rate,
             discard_peer: self.discard_peer,
@@ -297,7 +315,10 @@ impl FeedverifyArgs {
 
 pub const POINTS: &str = "EXAMPLES:
   volmgr points vg0/web
-  volmgr points vg0/web backup -o +point_uuid";
+  volmgr points vg0/web backup -o +point_changed,point_held
+
+What changed since a point is also told to NBD clients, as the dirty bitmap of that name:
+  nbdinfo --map=qemu:dirty-bitmap:monday NBD-URI";
 
 /// `points`
 #[derive(Debug, Args)]

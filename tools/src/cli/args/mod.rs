@@ -95,10 +95,27 @@ pub enum Work {
         /// What to print; nothing checks.
         dump: Option<PvckDump>,
     },
+    /// `top`.
+    Top(Top),
     /// `completions`.
-    Completions(clap_complete::Shell),
+    Completions(crate::cli::complete::Shell),
+    /// `complete`.
+    Complete(Vec<String>),
     /// `man`.
     ManPages(PathBuf),
+}
+
+/// What `top` shows, and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Top {
+    /// `VG` or `VG/LV`; none is all.
+    pub names: Vec<String>,
+    /// Between two looks.
+    pub interval: Duration,
+    /// How many looks; none is for ever.
+    pub count: Option<u64>,
+    /// As JSON, one document for each look.
+    pub json: bool,
 }
 
 /// Commands for the daemon, one after the other.
@@ -325,9 +342,18 @@ verbs! {
     /// Show what is going on
     #[command(after_help = nodes::STATUS)]
     Status(nodes::StatusArgs),
+    /// Show throughput, latency, queues and feeds as they are now, again and again
+    #[command(after_help = nodes::TOP)]
+    Top(nodes::TopArgs),
+    /// Show the daemon's log filter, or change it while it runs
+    #[command(after_help = nodes::LOGFILTER)]
+    Logfilter(nodes::LogfilterArgs),
     /// Print completions for a shell
     #[command(after_help = nodes::COMPLETIONS)]
     Completions(nodes::CompletionsArgs),
+    /// Say what could stand at the cursor
+    #[command(hide = true, after_help = nodes::COMPLETE)]
+    Complete(nodes::CompleteArgs),
     /// Write the man pages
     #[command(hide = true, after_help = nodes::MAN)]
     Man(nodes::ManArgs),

@@ -1,11 +1,14 @@
 //! Verbs for nodes and peers, events and status; and those that need no daemon.
 
 use super::parse::{address, fingerprint, name};
-use super::{Ask, Work};
+use super::{Ask, Top, Work};
 use crate::api::{Command, Failure, ReportKind};
+use crate::cli::complete::Shell;
+use crate::cli::failure::{EXIT_COMMAND_LINE, failure};
 use crate::cli::report::ReportArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub const PEERADD: &str = "RULES:
   feed, read, create or all; with :PATTERN over VG/LV (shell globs); ! in front excludes.
@@ -162,6 +165,84 @@ impl StatusArgs {
     }
 }
 
+pub const TOP: &str =
+    "On a terminal the screen is drawn anew each time, Ctrl-C ends it; elsewhere each look is \
+printed below the one before.
+
+EXAMPLES:
+  volmgr top
+  volmgr top vg0/web -d 5 -n 12                 a minute of one volume, every 5 seconds
+  volmgr top --json -n 1                        one look as JSON, for scripts";
+
+/// `top`
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Only these groups or volumes
+    #[arg(value_name = "VG|VG/LV")]
+    names: Vec<String>,
+    /// Seconds between two looks
+    #[arg(short = 'd', long, value_name = "S", default_value_t = 2.0)]
+    interval: f64,
+    /// End after this many looks
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// The same as --reportformat json
+    #[arg(long)]
+    json: bool,
+}
+
+impl TopArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        if !(0.1..=3600.0).contains(&self.interval) {
+            return Err(failure(
+                EXIT_COMMAND_LINE,
+                "--interval",
+                "wrong command line",
+                format!("{} is not 0.1 to 3600 seconds", self.interval),
+                "see 'volmgr help top'",
+            ));
+        }
+        Ok(Work::Top(Top {
+            names: self.names,
+            interval: Duration::from_secs_f64(self.interval),
+            count: self.count,
+            json: self.json,
+        }))
+    }
+}
+
+pub const LOGFILTER: &str = "A filter is what RUST_LOG takes. It holds until the daemon ends, or reads its \
+configuration again (SIGHUP). volmgr::request=trace logs a line for each request when it ends, with the time it \
+took; volmgr::disk=trace the same for each operation of a disk.
+
+EXAMPLES:
+  volmgr logfilter
+  volmgr logfilter info,volmgr::request=trace
+  volmgr logfilter --reset                      back to what the configuration says";
+
+/// `logfilter`
+#[derive(Debug, Args)]
+pub struct LogfilterArgs {
+    /// The new filter
+    #[arg(value_name = "FILTER")]
+    filter: Option<String>,
+    /// Back to what the configuration says
+    #[arg(long, conflicts_with = "filter")]
+    reset: bool,
+}
+
+impl LogfilterArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask {
+            text_wanted: true,
+            ..Ask::one(Command::Logfilter {
+                filter: self.filter,
+                reset: self.reset,
+            })
+        }))
+    }
+}
+
 /// What `pvck --dump` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PvckDump {
@@ -198,19 +279,39 @@ impl PvckArgs {
 }
 
 pub const COMPLETIONS: &str = "EXAMPLES:
-  volmgr completions bash > /etc/bash_completion.d/volmgr";
+  volmgr completions bash > /etc/bash_completion.d/volmgr
+  source <(volmgr completions bash)                           in this shell only
+  volmgr completions zsh > /usr/local/share/zsh/site-functions/_volmgr
+  volmgr completions fish > ~/.config/fish/completions/volmgr.fish";
 
 /// `completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
-    shell: clap_complete::Shell,
+    shell: Shell,
 }
 
 impl CompletionsArgs {
     pub fn work(self) -> Result<Work, Failure> {
         Ok(Work::Completions(self.shell))
+    }
+}
+
+pub const COMPLETE: &str = "EXAMPLES:
+  volmgr complete -- lvremove vg0/                            what could stand behind it, a line each";
+
+/// `complete`: what the shells' scripts ask.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// The words behind the program's name; the last is the one at the cursor
+    #[arg(last = true, allow_hyphen_values = true, value_name = "WORD")]
+    words: Vec<String>,
+}
+
+impl CompleteArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Complete(self.words))
     }
 }
 

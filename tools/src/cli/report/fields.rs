@@ -165,6 +165,7 @@ static VG: Table = Table {
             Text,
             "Why it cannot be changed, where that is so.",
         ),
+        extra("vg_tags", "VG Tags", Text, "Tags, with commas."),
     ],
 };
 
@@ -242,6 +243,7 @@ static LV: Table = Table {
             Text,
             "Plexes that are being moved (pvmove), and those that replace them.",
         ),
+        extra("lv_tags", "LV Tags", Text, "Tags, with commas."),
     ],
 };
 
@@ -319,6 +321,12 @@ static FEED: Table = Table {
             "connecting, full-sync, resync, live, behind, disconnected, paused, split, refused.",
         ),
         shown("feed_mode", "Mode", Text, "async or sync."),
+        extra(
+            "feed_on_disconnect",
+            "OnDisconnect",
+            Text,
+            "In sync mode: block or degrade, what writes do while the peer is away.",
+        ),
         shown(
             "feed_sync_percent",
             "Sync%",
@@ -422,6 +430,18 @@ static POINT: Table = Table {
             "Peer",
             Text,
             "The peer that holds it, or that it came from.",
+        ),
+        extra(
+            "point_changed",
+            "Changed",
+            Size,
+            "Bytes in regions that changed here since; empty where nobody has kept track.",
+        ),
+        extra(
+            "point_held",
+            "Held",
+            Text,
+            "The copy is at this point still: feedswap can bring it back.",
         ),
         extra("point_uuid", "Point UUID", Text, "Identity."),
     ],

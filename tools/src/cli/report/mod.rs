@@ -13,6 +13,7 @@ use crate::api::{Failure, ReportKind, Row, Value};
 use fields::{Field, Table};
 pub use output::Looks;
 use select::Selection;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::io::{self, Write};
 use value::Units;
@@ -313,9 +314,9 @@ impl Listing {
         if !self.names.is_empty()
             && let Some(place) = self.name_place()
         {
-            let name = value::format(&row[place], Units::default());
+            let name = value::shown(&row[place], Units::default());
             self.unmatched.retain(|unmatched| *unmatched != name);
-            if !self.names.contains(&name) {
+            if !self.names.iter().any(|wanted| *wanted == name) {
                 return;
             }
         }
@@ -330,7 +331,8 @@ impl Listing {
     pub fn print(&mut self, out: &mut impl Write) -> io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
         rows.sort_by(|left, right| self.options.order(left, right));
-        let cells: Vec<Vec<String>> = rows.iter().map(|row| self.options.cells(row)).collect();
+        let cells: Vec<Vec<Cow<'_, str>>> =
+            rows.iter().map(|row| self.options.cells(row)).collect();
         // Standard output would be written line by line.
         let out = &mut io::BufWriter::new(out);
         if self.options.looks.json {
@@ -345,7 +347,7 @@ impl Listing {
             out,
             &self.options.looks,
             &self.options.columns,
-            &cells,
+            cells,
             &mut self.widths,
             headings,
         )?;
@@ -376,10 +378,10 @@ impl Options {
             .unwrap_or(Ordering::Equal)
     }
 
-    fn cells(&self, row: &Values) -> Vec<String> {
+    fn cells<'a>(&self, row: &'a Values) -> Vec<Cow<'a, str>> {
         self.places
             .iter()
-            .map(|place| value::format(&row[*place], self.looks.units))
+            .map(|place| value::shown(&row[*place], self.looks.units))
             .collect()
     }
 }

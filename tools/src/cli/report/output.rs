@@ -3,6 +3,7 @@
 use super::fields::{Field, Shape, Table};
 use super::value::Units;
 use crate::cli::failure::one_line;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -32,11 +33,11 @@ pub fn basic(
     out: &mut impl Write,
     looks: &Looks,
     columns: &[&Field],
-    rows: &[Vec<String>],
+    rows: Vec<Vec<Cow<'_, str>>>,
     widths: &mut Vec<usize>,
     headings: bool,
 ) -> io::Result<()> {
-    let mut lines: Vec<Vec<String>> = Vec::with_capacity(rows.len() + 1);
+    let mut lines: Vec<Vec<Cow<'_, str>>> = Vec::with_capacity(rows.len() + 1);
     if looks.headings && headings {
         lines.push(columns.iter().map(|field| field.heading.into()).collect());
     }
@@ -89,8 +90,8 @@ pub fn basic(
 }
 
 /// Lines become columns.
-fn turned(lines: Vec<Vec<String>>, columns: usize) -> Vec<Vec<String>> {
-    let mut turned: Vec<Vec<String>> = vec![Vec::with_capacity(lines.len()); columns];
+fn turned(lines: Vec<Vec<Cow<'_, str>>>, columns: usize) -> Vec<Vec<Cow<'_, str>>> {
+    let mut turned: Vec<Vec<Cow<'_, str>>> = vec![Vec::with_capacity(lines.len()); columns];
     for line in lines {
         for (into, cell) in turned.iter_mut().zip(line) {
             into.push(cell);
@@ -100,16 +101,20 @@ fn turned(lines: Vec<Vec<String>>, columns: usize) -> Vec<Vec<String>> {
 }
 
 /// A cell as it is written: one line, prefixed where asked for.
-fn decorate(looks: &Looks, field: &Field, cell: &str) -> String {
-    let cell = one_line(cell);
+fn decorate<'a>(looks: &Looks, field: &Field, cell: Cow<'a, str>) -> Cow<'a, str> {
+    let as_it_is = cell.bytes().all(|byte| byte.is_ascii_graphic());
+    let cell = match as_it_is {
+        true => cell,
+        false => Cow::Owned(one_line(&cell)),
+    };
     if !looks.prefixes {
         return cell;
     }
     let name = field.name.to_ascii_uppercase();
-    match looks.quotes {
+    Cow::Owned(match looks.quotes {
         true => format!("VOLMGR_{name}='{}'", cell.replace('\'', r"'\''")),
         false => format!("VOLMGR_{name}={cell}"),
-    }
+    })
 }
 
 /// Columns that the text takes on a terminal; names are ASCII, so characters are near enough.
@@ -122,22 +127,24 @@ pub fn json(
     out: &mut impl Write,
     key: &str,
     columns: &[&Field],
-    rows: &[Vec<String>],
+    rows: &[Vec<Cow<'_, str>>],
 ) -> io::Result<()> {
-    let rows: Vec<serde_json::Value> = rows
+    let quoted = |text: &str| serde_json::to_string(text).map_err(io::Error::from);
+    let names: Vec<String> = columns
         .iter()
-        .map(|row| {
-            let cells = columns.iter().zip(row);
-            cells
-                .map(|(field, cell)| (field.name.to_owned(), cell.as_str().into()))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        })
-        .collect();
-    let mut section = serde_json::Map::new();
-    section.insert(key.to_owned(), rows.into());
-    let document = serde_json::json!({ "report": [section] });
-    writeln!(out, "{document}")
+        .map(|field| quoted(field.name))
+        .collect::<io::Result<_>>()?;
+    write!(out, "{{\"report\":[{{{}:[", quoted(key)?)?;
+    for (index, row) in rows.iter().enumerate() {
+        out.write_all(if index == 0 { b"{" } else { b",{" })?;
+        for (column, (name, cell)) in names.iter().zip(row).enumerate() {
+            let comma = if column == 0 { "" } else { "," };
+            write!(out, "{comma}{name}:")?;
+            serde_json::to_writer(&mut *out, &**cell)?;
+        }
+        out.write_all(b"}")?;
+    }
+    writeln!(out, "]}}]}}")
 }
 
 /// The text of `-o help`.

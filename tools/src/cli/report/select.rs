@@ -121,10 +121,10 @@ impl Selection {
 
 impl Test {
     fn holds(&self, value: &Value) -> bool {
-        let shown = || value::format(value, value::Units::default());
+        let shown = || value::shown(value, value::Units::default());
         match self {
             Test::Matches(regex) => regex.is_match(&shown()),
-            Test::Text(comparison, text) => comparison.holds(shown().as_str().cmp(text)),
+            Test::Text(comparison, text) => comparison.holds((*shown()).cmp(text)),
             Test::Number(comparison, wanted) => match value::number(value) {
                 Some(number) => comparison.holds(number.total_cmp(wanted)),
                 // What has no value is unequal to all numbers, and neither above nor below.

@@ -2,6 +2,7 @@
 
 use crate::api::{Row, Value};
 use crate::cli::size::unit_bytes;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 /// `--units` and `--nosuffix`.
@@ -81,8 +82,14 @@ pub fn of_row(row: &Row, field: &str) -> Value {
 
 /// The value as text.
 pub fn format(value: &Value, units: Units) -> String {
-    match value {
-        Value::Text(text) => text.clone(),
+    shown(value, units).into_owned()
+}
+
+/// The value as text, which is not copied where there is one already.
+pub fn shown(value: &Value, units: Units) -> Cow<'_, str> {
+    let text = match value {
+        Value::Text(text) => return Cow::Borrowed(text),
+        Value::Empty => return Cow::Borrowed(""),
         Value::Size(bytes) => units.format(*bytes),
         Value::Rate(bytes) if units.suffix => format!("{}/s", units.format(*bytes)),
         Value::Rate(bytes) => units.format(*bytes),
@@ -91,8 +98,8 @@ pub fn format(value: &Value, units: Units) -> String {
         Value::Seconds(seconds) if units.suffix => duration(*seconds),
         Value::Seconds(seconds) => seconds.to_string(),
         Value::Time(seconds) => local_time(*seconds),
-        Value::Empty => String::new(),
-    }
+    };
+    Cow::Owned(text)
 }
 
 /// A duration: `45s`, `3m20s`, `2h05m`, `3d04h`.

@@ -110,6 +110,11 @@ fn tell(node: &Node, name: &LvName, note: &Note) {
             &object,
             &format!("plex{} is in step", plex.0),
         ),
+        Note::FeedRestored { .. } => node.event(
+            "feed-restored",
+            &object,
+            "nothing is missing any more of what the online restore brings",
+        ),
         // The feeds have better words for theirs.
         other => tracing::debug!(object, ?other, "note"),
     }

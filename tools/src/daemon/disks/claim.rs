@@ -210,6 +210,17 @@ impl FilePv {
         DiskKey::of(&self.path).is_ok_and(|key| key == self.key)
     }
 
+    /// Lets the kernel forget what it knows of a device's content, so that the next read asks the
+    /// device: one that answers with errors by now has its label in memory all the same.
+    pub fn forget_cached(&self) -> io::Result<()> {
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        if self.is_file() {
+            return Ok(());
+        }
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        posix_fadvise(&*self.file, 0, 0, advice).map_err(io::Error::from)
+    }
+
     /// Fills the buffer.
     pub fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, at)

@@ -19,28 +19,31 @@ mod record;
 mod registry;
 mod rows;
 mod run;
+mod sample;
 mod sink;
 mod source;
 mod target;
 mod verbs;
 mod verify;
 
+pub use rows::state_name;
+
 use super::node::Node;
 use super::verbs::Ctx;
 use super::{BoxFuture, FeedService, StartError};
-use crate::api::{Command, Failure, LvName, ReportKind, Row};
-use crate::lane::LaneHandle;
+use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
+use crate::lane::{FeedLag, LaneHandle};
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
 use feedplex::transport::ktls::KernelTls;
+use feedplex::wire::control::{FetchRequest, Message, State, WireRange};
 use registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use uuid::Uuid;
 use volmgr::engine::{FeedId, Note};
-use volmgr::model::{Direction, Feed, FeedIntent, Volume};
+use volmgr::model::{Direction, Feed, FeedIntent, Point, Volume};
 use volmgr::plan;
 
 /// How long a session may take to end when its volume is deactivated.
@@ -61,9 +64,10 @@ pub struct Feeds {
     me: std::sync::Weak<Feeds>,
 }
 
-/// Does the lane keep a map for this feed? The rule of [`plan::layout`].
-pub fn is_tracked(feed: &Feed) -> bool {
-    feed.direction == Direction::Out || matches!(feed.intent, FeedIntent::Split { .. })
+/// The map that says how much a feed has before it; `None` where none is kept here.
+fn progress_map(feed: &Feed) -> Option<FeedId> {
+    let own = feed.is_tracked().then_some(feed.map_slot);
+    feed.missing_slot().or(own).map(FeedId)
 }
 
 impl Feeds {
@@ -72,7 +76,7 @@ impl Feeds {
         let config = &node.config.feeds;
         let mut listeners = Vec::new();
         for address in node.config.listen.iter().chain(&config.data_listen) {
-            let listener = TcpListener::bind(address).await;
+            let listener = crate::daemon::tcp::listen(*address);
             listeners.push(listener.map_err(|source| StartError::Listen {
                 address: address.to_string(),
                 source,
@@ -189,7 +193,7 @@ impl Feeds {
         let Some((_, feed)) = self.record(entry) else {
             return;
         };
-        if feed.settled || is_tracked(&feed) {
+        if feed.settled || !feed.fills() {
             return;
         }
         let result = match lane.quiesce().await {
@@ -215,8 +219,8 @@ impl Feeds {
             return;
         };
         let size = self.geometry(entry).map_or(0, |(size, _)| size);
-        let dirty = if is_tracked(&feed) {
-            match lane.dirty(vec![FeedId(feed.map_slot)], Vec::new()).await {
+        let dirty = if let Some(map) = progress_map(&feed) {
+            match lane.dirty(vec![map], Vec::new()).await {
                 Ok((feeds, _)) => feeds.first().copied(),
                 // The lane is stopping; the last number stands.
                 Err(_) => None,
@@ -235,14 +239,12 @@ impl Feeds {
             && let Some(dirty) = dirty
             && let Some(running) = entry.running()
         {
-            let state = feedplex::wire::control::State {
+            let state = State {
                 state: entry.status().state as u16,
                 dirty,
             };
             // The session may be over.
-            let _gone = running
-                .events
-                .send(Event::Relay(feedplex::wire::control::Message::State(state)));
+            let _gone = running.events.send(Event::Relay(Message::State(state)));
         }
     }
 
@@ -254,10 +256,10 @@ impl Feeds {
             else {
                 continue;
             };
-            if !is_tracked(&feed) {
+            let Some(map) = progress_map(&feed) else {
                 continue;
-            }
-            let asked = lane.dirty(vec![FeedId(feed.map_slot)], Vec::new());
+            };
+            let asked = lane.dirty(vec![map], Vec::new());
             // A lane that is busy or stopping is no reason to have no listing.
             if let Ok(Ok((dirty, _))) = tokio::time::timeout(ASK_TIMEOUT, asked).await
                 && let Some(dirty) = dirty.first()
@@ -265,6 +267,31 @@ impl Feeds {
                 entry.update(|status| status.dirty = *dirty);
             }
         }
+    }
+
+    /// Bytes that changed on a volume since each of these points; `None` where nobody knows.
+    async fn changed_since(
+        &self,
+        lv: &LvName,
+        volume: &Volume,
+        points: &[&Point],
+    ) -> Vec<Option<u64>> {
+        let slots: Vec<Option<u32>> = points.iter().map(|p| volume.changed_slot(p)).collect();
+        let nobody = vec![None; points.len()];
+        let Some(lane) = self.node.lane(lv) else {
+            return nobody;
+        };
+        let maps = slots.iter().flatten().map(|slot| FeedId(*slot)).collect();
+        let asked = lane.dirty(maps, Vec::new());
+        // A lane that is busy or stopping is no reason to have no listing.
+        let Ok(Ok((bytes, _))) = tokio::time::timeout(ASK_TIMEOUT, asked).await else {
+            return nobody;
+        };
+        let mut bytes = bytes.into_iter();
+        slots
+            .iter()
+            .map(|slot| slot.and_then(|_| bytes.next()))
+            .collect()
     }
 
     /// The same for a feed without a session.
@@ -305,14 +332,14 @@ impl FeedService for Feeds {
                     self.refresh().await;
                     rows::feeds(self, lv, peer)
                 }
-                ReportKind::Point => rows::points(self, lv, peer),
+                ReportKind::Point => rows::points(self, lv, peer).await,
                 _ => Vec::new(),
             }
         })
     }
 
-    fn describe(&self, lv: &LvName) -> Vec<String> {
-        rows::describe(self, lv)
+    fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample> {
+        sample::samples(self, lv, lags)
     }
 
     fn peer_state(&self, peer: &str) -> String {
@@ -359,6 +386,16 @@ impl FeedService for Feeds {
         let (feed, event) = match note {
             Note::FeedCaughtUp { feed } => (feed, Event::CaughtUp { live_sequence: 0 }),
             Note::FeedBehind { feed } => (feed, Event::Behind),
+            Note::FeedFetch { feed, ranges } => {
+                let ranges = ranges.iter().map(|range| WireRange {
+                    offset: range.start(),
+                    length: range.len(),
+                });
+                let request = FetchRequest {
+                    ranges: ranges.collect(),
+                };
+                (feed, Event::Relay(Message::FetchRequest(request)))
+            }
             _ => return,
         };
         for entry in self.of_volume(lv) {

@@ -5,7 +5,8 @@ use feedplex::session::{RecordChange, SinkContent};
 use feedplex::wire::control::Handshake;
 use uuid::Uuid;
 use volmgr::model::{
-    Direction, Feed, FeedIntent, FeedMode, Generation, Group, Point, Role as VolumeRole, Volume,
+    Direction, Feed, FeedIntent, FeedMode, Generation, Group, OnDisconnect, Point, Restore,
+    Role as VolumeRole, Volume,
 };
 
 /// Consent and wishes of one attempt to connect; nothing of it is recorded.
@@ -19,6 +20,8 @@ pub struct Ask {
     pub discard_local: bool,
     /// Exchange the roles.
     pub swap: bool,
+    /// The volume here is to be used while it is being restored.
+    pub online: bool,
     /// The exchange of roles that the peer is about to bring was asked for here: it needs no right.
     pub consent: bool,
     /// Begin again where the feed ended at a point or was paused.
@@ -67,7 +70,7 @@ fn recorded_intent(intent: &Intent) -> FeedIntent {
 /// What a session tells the peer of this side's record.
 ///
 /// `known` is false for a record that exists only for this attempt. `fresh`: the volume holds
-/// nothing. `dirty`: this side's own map is not empty.
+/// nothing. `dirty`: this side's own map is not empty; in an online restore, that of what is missing.
 pub fn facts(
     group: &Group,
     volume: &Volume,
@@ -87,6 +90,11 @@ pub fn facts(
         role: role_of(feed.direction),
         role_epoch: feed.role_epoch,
         swap: ask.swap,
+        online: ask.online
+            || matches!(
+                feed.restore,
+                Some(Restore::Preparing | Restore::Taking { .. })
+            ),
         sync_mode: feed.mode == FeedMode::Sync,
         intent: if ask.attach {
             Intent::Attached
@@ -96,7 +104,7 @@ pub fn facts(
         known: !feed.epochs.is_empty(),
         fresh,
         seeded: feed.seeded,
-        consistent: feed.consistent && feed.settled,
+        consistent: feed.consistent && feed.settled && !(dirty && feed.missing_slot().is_some()),
         dirty,
         discard_peer: ask.discard_peer,
         discard_local: ask.discard_local,
@@ -126,9 +134,18 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             intent,
             epochs,
             content,
+            online,
             generation,
             map: _,
         } => {
+            record.restore = match (*online, *role) {
+                (false, _) => None,
+                (true, Role::Source) => Some(Restore::Giving),
+                (true, Role::Sink) => record.restore.filter(|r| *r != Restore::Giving),
+            };
+            if *online && *role == Role::Sink {
+                record.restore.get_or_insert(Restore::Preparing);
+            }
             record.direction = direction_of(*role);
             record.role_epoch = *role_epoch;
             record.intent = recorded_intent(intent);
@@ -177,7 +194,10 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             volume.generation = generation_of(generation);
             // The sink's content is its own from here on.
             volume.role = VolumeRole::Normal;
-            list_point(volume, index, *point, name, *time);
+            // What has been in use while it was restored is not what the source had.
+            if volume.feeds[index].missing_slot().is_none() {
+                list_point(volume, index, *point, name, *time);
+            }
         }
         RecordChange::Swapped {
             role_epoch,
@@ -190,24 +210,71 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             record.intent = FeedIntent::Attached;
             (record.seeded, record.consistent, record.settled) = (true, true, true);
             volume.role = VolumeRole::Feed;
-            list_point(volume, index, *point, name, *time);
+            if record.restore.take().is_none() {
+                list_point(volume, index, *point, name, *time);
+            }
         }
     }
 }
 
-/// The sink holds one point: the newest of a feed replaces those before it.
+/// An online restore begins here: the map in this slot says what is missing.
+pub fn begin_restore(volume: &mut Volume, feed: Uuid, map_slot: u32) {
+    let found = volume.feeds.iter_mut().find(|known| known.uuid == feed);
+    if let Some(record) = found {
+        record.restore = Some(Restore::Taking { map_slot });
+    }
+}
+
+/// The sink holds one point: the newest of a feed replaces those before it, but for those that have a map
+/// of their own of what changed since.
 fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u64) {
     let (feed, peer) = (volume.feeds[feed].uuid, volume.feeds[feed].peer.clone());
     volume
         .points
-        .retain(|point| point.feed != feed && point.name != name);
+        .retain(|p| (p.feed != feed || p.map_slot.is_some()) && p.name != name);
     volume.points.push(Point {
         uuid,
         name: name.to_owned(),
         time,
         feed,
         peer,
+        map_slot: None,
     });
+}
+
+/// The point at which the feed stands, where this side is to keep track of what changes here since when the
+/// feed goes on: it is this side's content that the point names, and its feed's map is about to be used up.
+pub fn point_to_keep(volume: &Volume, feed: Uuid, change: &RecordChange) -> Option<Uuid> {
+    let leaves = matches!(
+        change,
+        RecordChange::Session { intent, .. } if !matches!(intent, Intent::Split { .. })
+    );
+    let record = volume.feeds.iter().find(|known| known.uuid == feed)?;
+    let FeedIntent::Split { point } = record.intent else {
+        return None;
+    };
+    let listed = volume.points.iter().find(|known| known.uuid == point)?;
+    let ours = record.direction == Direction::Out && listed.map_slot.is_none();
+    (leaves && ours).then_some(point)
+}
+
+/// Gives a point a slot of its own. There is room for so many: the oldest make way.
+pub fn keep_point(volume: &mut Volume, point: Uuid, slot: u32) {
+    let found = volume.points.iter_mut().find(|known| known.uuid == point);
+    if let Some(known) = found {
+        known.map_slot = Some(slot);
+    }
+}
+
+/// The oldest point with a map of its own, where another one would be too many.
+pub fn point_to_drop(volume: &Volume) -> Option<Uuid> {
+    let kept = volume
+        .points
+        .iter()
+        .filter(|point| point.map_slot.is_some());
+    let full = kept.clone().count() >= Point::MAPS_MAX;
+    let oldest = kept.min_by_key(|point| point.time);
+    oldest.filter(|_| full).map(|point| point.uuid)
 }
 
 /// A record for a first attempt, not committed anywhere.
@@ -228,6 +295,7 @@ pub fn provisional(
         role_epoch: 1,
         initiator,
         mode,
+        on_disconnect: OnDisconnect::default(),
         intent: FeedIntent::Attached,
         consistent: false,
         seeded: false,
@@ -235,6 +303,7 @@ pub fn provisional(
         map_slot: 0,
         rate,
         epochs: Vec::new(),
+        restore: None,
     }
 }
 
@@ -256,6 +325,7 @@ mod tests {
             uuid: Uuid::from_u128(1),
             name: "lv".into(),
             extents: 4,
+            tags: Default::default(),
             active: true,
             frontend: "auto".into(),
             role: VolumeRole::Normal,
@@ -280,6 +350,7 @@ mod tests {
             intent: Intent::Attached,
             epochs: vec![Uuid::from_u128(9)],
             content: SinkContent::Unseeded,
+            online: false,
             generation: None,
             map: feedplex::session::MapChange::Keep,
         }
@@ -324,6 +395,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(4),
             exported: false,
+            tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),
         };

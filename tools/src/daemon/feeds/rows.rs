@@ -3,10 +3,10 @@
 use super::Feeds;
 use super::entry::{FeedEntry, Status};
 use crate::api::{LvName, Row, Value};
-use crate::daemon::rows::{human, row, text};
+use crate::daemon::rows::{row, text};
 use feedplex::session::FeedState;
 use std::sync::Arc;
-use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, Volume};
+use volmgr::model::{Direction, Feed, FeedMode, OnDisconnect, Point, Volume};
 
 /// The state's name for people and scripts.
 pub fn state_name(state: FeedState) -> &'static str {
@@ -53,7 +53,7 @@ fn all(feeds: &Feeds) -> Vec<Found> {
     found
 }
 
-fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
+pub(super) fn status_of(feed: &Feed, entry: Option<&Arc<FeedEntry>>, size: u64) -> Status {
     match entry {
         Some(entry) => entry.status(),
         None => Status {
@@ -82,7 +82,7 @@ fn percent(status: &Status) -> f64 {
     }
 }
 
-fn consistent(feed: &Feed, status: &Status) -> &'static str {
+pub(super) fn consistent(feed: &Feed, status: &Status) -> &'static str {
     let good = match feed.direction {
         // What the source knows of the sink.
         Direction::Out => matches!(status.state, FeedState::Live | FeedState::Split),
@@ -115,6 +115,9 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                 _ => "mixed",
             };
             let mut reasons = Vec::new();
+            if feed.holds_writes() && status.state != FeedState::Live {
+                reasons.push("writes wait for the peer (feedpause lets them go on)".to_owned());
+            }
             if !status.reason.is_empty() {
                 reasons.push(status.reason.clone());
             }
@@ -142,6 +145,14 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                         FeedMode::Sync => "sync",
                     }),
                 ),
+                (
+                    "feed_on_disconnect",
+                    text(match (feed.mode, feed.on_disconnect) {
+                        (FeedMode::Async, _) => "",
+                        (FeedMode::Sync, OnDisconnect::Degrade) => "degrade",
+                        (FeedMode::Sync, OnDisconnect::Block) => "block",
+                    }),
+                ),
                 ("feed_sync_percent", Value::Percent(percent(&status))),
                 ("feed_rate", Value::Rate(status.rate)),
                 ("feed_eta", eta),
@@ -163,7 +174,7 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
 }
 
 /// Rows of `points`.
-pub fn points(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
+pub async fn points(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row> {
     let mut rows = Vec::new();
     for view in feeds.node.groups.views() {
         for volume in &view.group.volumes {
@@ -171,61 +182,28 @@ pub fn points(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row
                 vg: view.group.name.clone(),
                 lv: volume.name.clone(),
             };
-            if lv.is_some_and(|lv| *lv != name) {
+            let wanted = |p: &&Point| peer.is_none_or(|peer| peer == p.peer);
+            let points: Vec<&Point> = volume.points.iter().filter(wanted).collect();
+            if lv.is_some_and(|lv| *lv != name) || points.is_empty() {
                 continue;
             }
-            for point in &volume.points {
-                if peer.is_some_and(|peer| peer != point.peer) {
-                    continue;
-                }
+            let changed = feeds.changed_since(&name, volume, &points).await;
+            for (point, changed) in points.into_iter().zip(changed) {
+                let held = if volume.holds(point) { "yes" } else { "no" };
                 rows.push(row([
                     ("point_name", text(&point.name)),
                     ("lv_name", text(&name.lv)),
                     ("vg_name", text(&name.vg)),
                     ("point_time", Value::Time(point.time)),
                     ("point_uuid", text(point.uuid.to_string())),
+                    ("point_changed", changed.map_or(Value::Empty, Value::Size)),
+                    ("point_held", text(held)),
                     ("peer_name", text(&point.peer)),
                 ]));
             }
         }
     }
     rows
-}
-
-/// Lines of `lvdisplay`.
-pub fn describe(feeds: &Feeds, lv: &LvName) -> Vec<String> {
-    all(feeds)
-        .into_iter()
-        .filter(|(name, ..)| name == lv)
-        .map(|(_, volume, feed, entry, size)| {
-            let status = status_of(&feed, entry.as_ref(), size);
-            let arrow = match feed.direction {
-                Direction::Out => "==>",
-                Direction::In => "<==",
-            };
-            let mut line = format!(
-                "{arrow} {} {}: {}",
-                feed.peer,
-                feed.peer_lv,
-                state_name(status.state)
-            );
-            if let FeedIntent::Split { point } = feed.intent
-                && let Some(point) = volume.points.iter().find(|p| p.uuid == point)
-            {
-                line.push_str(&format!(" at point {:?}", point.name));
-            }
-            if status.dirty > 0 {
-                line.push_str(&format!(", {} dirty", human(status.dirty)));
-            }
-            if status.rate > 0 {
-                line.push_str(&format!(", {}/s", human(status.rate)));
-            }
-            if !status.reason.is_empty() {
-                line.push_str(&format!(" ({})", status.reason));
-            }
-            line
-        })
-        .collect()
 }
 
 #[cfg(test)]

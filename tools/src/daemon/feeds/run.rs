@@ -14,6 +14,7 @@ use super::sink::SinkStreams;
 use super::source::SourceStreams;
 use super::target::Opened;
 use crate::lane::LaneHandle;
+use blockio::ByteRange;
 use feedplex::generation::Role;
 use feedplex::identity::Fingerprint;
 use feedplex::session::{Action, CloseReason, CommitId, Event, FeedState, RecordChange, Session};
@@ -366,12 +367,32 @@ impl Driver {
                 // The channel is this session's own.
                 let _own = self.events.send(Event::Repair(repair.ranges));
             }
+            Message::FetchRequest(fetch) => {
+                let Some(feed) = self.feeds.feed_id(&bound.entry) else {
+                    return;
+                };
+                let lane = bound.lane.clone();
+                let ranges = fetch.ranges.iter();
+                let ranges = ranges.filter_map(|r| ByteRange::checked(r.offset, r.length));
+                let ranges: Vec<ByteRange> = ranges.collect();
+                tokio::spawn(async move {
+                    if let Err(error) = lane.feed_fetch(feed, ranges).await {
+                        tracing::debug!(%error, "what a peer waits for cannot go first");
+                    }
+                });
+            }
             Message::SwapReply(reply) => {
                 if let Some(refused) = reply.refusal {
                     bound.entry.refused(refused);
                 }
             }
-            Message::State(state) => bound.entry.update(|status| status.dirty = state.dirty),
+            Message::State(state) => {
+                // In an online restore this side knows best what is missing.
+                let record = self.feeds.record(&bound.entry);
+                if record.is_none_or(|(_, feed)| feed.missing_slot().is_none()) {
+                    bound.entry.update(|status| status.dirty = state.dirty);
+                }
+            }
             other => tracing::debug!("{} is for nobody", other.name()),
         }
     }

@@ -141,6 +141,7 @@ impl Feeds {
             pvs: Vec::new(),
             inactive: false,
             frontend: None,
+            tags: Vec::new(),
         })
         .await
         .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;
@@ -214,16 +215,15 @@ impl Feeds {
                 );
                 return Err(refuse(RefusalCode::WrongState, text));
             }
-            let fed = volume
-                .feeds
-                .iter()
-                .any(|feed| feed.direction == Direction::In && !super::is_tracked(feed));
+            let fed = volume.feeds.iter().any(|feed| feed.fills());
             if fed {
                 let text = format!("{lv} is fed by another peer");
                 return Err(refuse(RefusalCode::Busy, text));
             }
         }
-        if peer_sends && active::users(&self.node, volume.uuid).await > 0 {
+        // An online restore reads a volume that must not change any more.
+        let freezes = handshake.online && handshake.swap;
+        if (peer_sends || freezes) && active::users(&self.node, volume.uuid).await > 0 {
             return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
         }
         let entry = match self.entry(handshake.feed) {

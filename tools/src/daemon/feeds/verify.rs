@@ -64,6 +64,15 @@ pub async fn feedverify(
         .node
         .lane(lv)
         .ok_or_else(|| fail(lv, what, "the volume is not active", "lvchange -ay"))?;
+    let restore = feeds.record(&entry).and_then(|(_, feed)| feed.restore);
+    if restore.is_some() {
+        return Err(fail(
+            &object,
+            what,
+            "one side is in use while it is restored: the two sides may differ",
+            format!("feedswap {lv} {peer}, then feedwait, makes them equal"),
+        ));
+    }
     if entry.status().state != FeedState::Live {
         let state = super::rows::state_name(entry.status().state);
         return Err(fail(

@@ -41,7 +41,7 @@ fn health(disk: &FilePv, uuid: Uuid) -> Health {
         return Health::Gone;
     }
     let mut disk = disk.clone();
-    if disk.refresh_size().is_err() {
+    if disk.refresh_size().is_err() || disk.forget_cached().is_err() {
         return Health::Gone;
     }
     let Ok(scan) = metadata::inspect(&mut disk) else {

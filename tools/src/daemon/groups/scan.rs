@@ -145,7 +145,11 @@ impl Groups {
             scans.push((Key::New(look), scan));
             return;
         }
-        match FilePv::claim(path) {
+        let claimed = FilePv::claim(path).and_then(|disk| {
+            disk.forget_cached()?;
+            Ok(disk)
+        });
+        match claimed {
             Ok(disk) => match inspect(disk) {
                 Ok((disk, scan)) => scans.push((Key::New(disk), scan)),
                 Err(why) => complain(&why),
@@ -375,6 +379,13 @@ fn take_back(entry: &mut Entry, returning: Vec<(Uuid, FilePv)>, outcome: &mut Sc
         Ok(news) => {
             outcome.events.extend(news);
             for (uuid, path, lost) in paths {
+                // The commit itself may have found that it takes no writes, and given it up again.
+                if !entry.disks.contains_key(&uuid) {
+                    outcome
+                        .warnings
+                        .push(format!("{path}: not taken back: it cannot be written"));
+                    continue;
+                }
                 entry.gone.remove(&uuid);
                 let how = if lost {
                     ", its content is not trusted"
@@ -421,6 +432,7 @@ fn placeholder(assembly: &Assembly<Key>) -> Group {
             seqno: 0,
             commit: Uuid::nil(),
             exported: false,
+            tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),
         })

@@ -5,6 +5,7 @@
 //! daemon left is taken over by the next activation of its volume, with all who use it.
 
 mod modes;
+mod names;
 mod records;
 pub mod users;
 
@@ -188,6 +189,11 @@ async fn serve(
         .ublk
         .set(&node.state, volume, block.id())
         .map_err(BlockError::from);
+    if started.is_ok()
+        && let Err(error) = names::announce(&node.config.runtime_dir, block.id(), name, volume)
+    {
+        tracing::warn!(%name, %error, "udev will not know the name of a device");
+    }
     if started.is_ok() {
         started = lane.add_ublk(queues).await.map_err(BlockError::from);
     }
@@ -395,17 +401,32 @@ impl BlockDevice {
         let dir = self.link.parent().unwrap_or(Path::new(LINKS));
         fs::create_dir_all(dir)?;
         match fs::read_link(&self.link) {
+            Ok(_) if self.is_named() => return Ok(()),
             Ok(_) => fs::remove_file(&self.link)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Something else has this name: it is not ours to remove.
             Err(error) => return Err(error),
         }
-        std::os::unix::fs::symlink(self.device.block_path(), &self.link)
+        match std::os::unix::fs::symlink(self.device.block_path(), &self.link) {
+            // udev was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_named() => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Does the name lead to this device? udev writes it as a relative path.
+    fn is_named(&self) -> bool {
+        let device = self.device.block_path();
+        fs::read_link(&self.link).is_ok_and(|to| to.file_name() == device.file_name())
     }
 
     fn remove_link(&self) {
-        let ours = fs::read_link(&self.link).is_ok_and(|to| to == self.device.block_path());
-        if ours && let Err(error) = fs::remove_file(&self.link) {
+        let ours = self.is_named();
+        if ours
+            && let Err(error) = fs::remove_file(&self.link)
+            // udev removes it, too.
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, link = %self.link.display(), "cannot remove the name of a device");
         }
         for dir in self.link.ancestors().skip(1).take(2) {
@@ -451,6 +472,9 @@ impl BlockDevice {
             return Err(BlockError::Held { id });
         }
         self.device.delete()?;
+        if let Err(error) = names::forget(&node.config.runtime_dir, id) {
+            tracing::warn!(id, %error, "cannot forget the name of a device");
+        }
         node.ublk.remove(&node.state, self.volume)?;
         Ok(())
     }

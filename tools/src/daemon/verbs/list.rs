@@ -70,7 +70,7 @@ fn cells(row: &Row, columns: &[String]) -> Vec<Value> {
 }
 
 /// The fields of a volume, in the order of [`report::rows`].
-pub(super) const LV_FIELDS: [&str; 18] = [
+pub(super) const LV_FIELDS: [&str; 19] = [
     "lv_name",
     "vg_name",
     "lv_attr",
@@ -89,6 +89,7 @@ pub(super) const LV_FIELDS: [&str; 18] = [
     "lv_region_size",
     "lv_frontend",
     "lv_moving",
+    "lv_tags",
 ];
 
 /// A volume, and what has to be found out about it at most once.
@@ -129,10 +130,7 @@ impl<'a> LvFacts<'a> {
                 (_, 0 | 1) => '-',
                 _ => 'm',
             },
-            match volume.role {
-                Role::Feed => 'r',
-                Role::Normal => 'w',
-            },
+            if volume.is_read_only() { 'r' } else { 'w' },
             if self.status().is_some() { 'a' } else { '-' },
             match self.status() {
                 Some(status) if status.opens > 0 => 'o',
@@ -188,6 +186,7 @@ impl<'a> LvFacts<'a> {
             }),
             "lv_region_size" => Value::Size(volume.region_size),
             "lv_frontend" => text(&volume.frontend),
+            "lv_tags" => report::tags(&volume.tags),
             "lv_moving" => {
                 let moving = volume.plexes.iter().filter_map(|plex| {
                     let old = volume

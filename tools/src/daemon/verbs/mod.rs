@@ -19,6 +19,8 @@ mod tree;
 mod vg;
 mod vg_move;
 
+pub use report::{health, state_name as plex_state_name};
+
 use super::Node;
 use super::groups::{CommitError, GroupView};
 use super::rows::human;
@@ -291,6 +293,8 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         }
         Command::Events { follow } => node::events(ctx, *follow).await,
         Command::Status => node::status(ctx).await,
+        Command::Logfilter { filter, reset } => node::logfilter(ctx, filter.as_deref(), *reset),
+        Command::Sample { names } => node::sample(ctx, names).await,
         Command::Lvdisplay { lv } => report::lvdisplay(ctx, lv).await,
         Command::Pvmove {
             from,
@@ -348,6 +352,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Vgremove { vg, force } => vg::vgremove(ctx, vg, *force).await,
         Command::Vgrename { vg, new } => vg::vgrename(ctx, vg, new).await,
         Command::Vgchange { vg, active } => vg_move::vgchange(ctx, vg.as_deref(), *active).await,
+        Command::Vgtags { vg, add, del } => vg_move::vgtags(ctx, vg, add, del).await,
         Command::Vgexport { vg } => vg_move::vgexport(ctx, vg).await,
         Command::Vgimport { vg } => vg_move::vgimport(ctx, vg).await,
         Command::Vgcfgbackup { vg, file } => vg_move::vgcfgbackup(ctx, vg, file.as_deref()).await,

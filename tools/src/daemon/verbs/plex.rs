@@ -2,68 +2,101 @@
 
 use super::lv::{named_pvs, present};
 use super::vg::usable;
-use super::{Ctx, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
+use super::{Ctx, chain, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
 use crate::api::{Failure, LvName, MirrorSpec};
 use crate::daemon::{active, logs};
 use std::collections::BTreeSet;
 use uuid::Uuid;
-use volmgr::model::{Layout, PlexState};
+use volmgr::model::{Layout, LogCopy, Plex, PlexState, Volume};
 use volmgr::plan;
 
 /// `plexattach`: one more copy, on disks that the volume does not use yet; it fills online.
 pub async fn plexattach(ctx: &Ctx, lv: &LvName, pvs: &[String]) -> Result<(), Failure> {
-    let what = "cannot attach a plex";
+    attach(ctx, lv, pvs, 1, "cannot attach a plex").await
+}
+
+/// So many more copies, or none of them: they come in one commit.
+async fn attach(
+    ctx: &Ctx,
+    lv: &LvName,
+    pvs: &[String],
+    count: u32,
+    what: &str,
+) -> Result<(), Failure> {
     let view = usable(ctx, &lv.vg, what)?;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
     let pvs = named_pvs(&view, pvs, lv, what)?;
-    let group = present(&view);
-    let uuid = Uuid::new_v4();
-    let planned = plan::attach_plex(&group, &lv.lv, Layout::Concat, &pvs, uuid)
-        .map_err(|error| plan_failed(lv, what, &error, &view))?;
+    let mut planned = present(&view);
+    for _ in 0..count {
+        planned = plan::attach_plex(&planned, &lv.lv, Layout::Concat, &pvs, Uuid::new_v4())
+            .map_err(|error| plan_failed(lv, what, &error, &view))?;
+    }
     let grown = planned
         .volume(&lv.lv)
-        .cloned()
         .ok_or_else(|| fail(lv, what, "the plan has no such volume", ""))?;
-    let plex = grown
+    let new_here = |uuid: Uuid| !volume.plexes.iter().any(|plex| plex.uuid == uuid);
+    let plexes: Vec<Plex> = grown
         .plexes
         .iter()
-        .find(|plex| plex.uuid == uuid)
+        .filter(|plex| new_here(plex.uuid))
         .cloned()
-        .ok_or_else(|| fail(lv, what, "the plan has no such plex", ""))?;
-    if ctx.would(&format!("attach plex{} to {lv}", plex.number)) {
+        .collect();
+    let logs: Vec<LogCopy> = grown
+        .log
+        .iter()
+        .filter(|log| new_here(log.plex))
+        .cloned()
+        .collect();
+    let names: Vec<String> = plexes.iter().map(Plex::name).collect();
+    let names = names.join(", ");
+    if ctx.would(&format!("attach {names} to {lv}")) {
         return Ok(());
     }
-    let disks = ctx.node.groups.disks(&lv.vg);
-    // Its map's slot may have been another's: all dirty first, then it may be seen. An engine that
-    // runs keeps its maps itself and starts a new plex all dirty.
-    if !ctx.node.is_active(volume.uuid) {
-        tokio::task::block_in_place(|| {
-            logs::fit(&view, &volume, &disks)?;
-            logs::set_all_dirty(&group, &volume, &disks, plex.map_slot)
-        })
-        .map_err(|error| fail(lv, what, error, ""))?;
+    for plex in &plexes {
+        prepare_map(ctx, lv, &volume, plex.map_slot, what).await?;
     }
-    let log = grown.log.iter().find(|log| log.plex == uuid).cloned();
-    let number = plex.number;
     ctx.node
         .commit(&lv.vg, |group| {
             let mut next = group.clone();
-            if let Some(volume) = next.volumes.get_mut(grown.uuid) {
-                volume.plexes.push(plex.clone());
-                volume.log.extend(log.clone());
+            if let Some(volume) = next.volumes.get_mut(volume.uuid) {
+                volume.plexes.extend(plexes.iter().cloned());
+                volume.log.extend(logs.iter().cloned());
             }
             Ok::<_, plan::PlanError>(next)
         })
         .map_err(|error| commit_failed(lv, what, error))?;
     active::reconfigure(&ctx.node, lv, &[]).await?;
     active::adopt_logs(&ctx.node, lv).await?;
-    ctx.node.event(
-        "plex-attached",
-        &lv.to_string(),
-        &format!("plex{number} is being filled"),
-    );
-    ctx.out.message(format!("plex{number} attached to {lv}."));
+    for plex in &plexes {
+        let filled = format!("{} is being filled", plex.name());
+        ctx.node.event("plex-attached", &lv.to_string(), &filled);
+    }
+    ctx.out.message(format!("{names} attached to {lv}."));
     Ok(())
+}
+
+/// Before a commit that makes a plex one that catches up by its map: what is in the slot is what
+/// another plex left there, or nobody. The log says durably that the plex misses everything, lest a crash
+/// makes it one that misses nothing.
+pub(super) async fn prepare_map(
+    ctx: &Ctx,
+    lv: &LvName,
+    volume: &Volume,
+    slot: u32,
+    what: &str,
+) -> Result<(), Failure> {
+    // The engine of a served volume keeps the log.
+    if let Some(lane) = ctx.node.active.lane(volume.uuid) {
+        let prepared = lane.prepare_slot(slot).await;
+        return prepared.map_err(|error| fail(lv, what, chain(&error), ""));
+    }
+    let view = usable(ctx, &lv.vg, what)?;
+    let disks = ctx.node.groups.disks(&lv.vg);
+    tokio::task::block_in_place(|| {
+        logs::fit(&view, volume, &disks)?;
+        logs::set_all_dirty(&view.group, volume, &disks, slot)
+    })
+    .map_err(|error| fail(lv, what, error, ""))
 }
 
 /// `plexdetach`: its content stays on the disks until they are used for something else.
@@ -141,11 +174,8 @@ pub async fn lvconvert(
         ctx.out.message(format!("{lv} already has {now} plex(es)."));
         return Ok(());
     }
-    if ctx.would(&format!("make {now} plex(es) of {lv} {wanted}")) {
-        return Ok(());
-    }
-    for _ in now..wanted {
-        plexattach(ctx, lv, pvs).await?;
+    if wanted > now {
+        return attach(ctx, lv, pvs, wanted - now, what).await;
     }
     let mut going: Vec<_> = volume.plexes.iter().collect();
     going.sort_by_key(|plex| {
@@ -153,7 +183,14 @@ pub async fn lvconvert(
         let active = plex.state == PlexState::Active;
         (active, elsewhere, std::cmp::Reverse(plex.number))
     });
-    for plex in going.iter().take(now.saturating_sub(wanted) as usize) {
+    going.truncate((now - wanted) as usize);
+    // All or none: what would refuse the last is asked before the first goes.
+    let mut left = view.group.clone();
+    for plex in &going {
+        left = plan::detach_plex(&left, &lv.lv, plex.number)
+            .map_err(|error| plan_failed(lv, what, &error, &view))?;
+    }
+    for plex in &going {
         plexdetach(ctx, lv, &plex.name(), false).await?;
     }
     Ok(())

@@ -6,9 +6,10 @@
 //! waits only watches.
 
 use super::lv::{named_pvs, present};
+use super::plex::prepare_map;
 use super::plex_sync::Pace;
 use super::vg::{member_of, usable};
-use super::{Ctx, Failure, commit_failed, fail, plan_failed};
+use super::{Ctx, Failure, commit_failed, fail, find_volume, plan_failed};
 use crate::api::LvName;
 use crate::daemon::Node;
 use crate::daemon::active;
@@ -213,6 +214,13 @@ async fn begin(
     }
     if begun.is_empty() {
         return Ok(());
+    }
+    for (name, plexes) in &begun {
+        let new = planned.volume(&name.lv).into_iter().flat_map(|v| &v.plexes);
+        for plex in new.filter(|plex| plexes.contains(&plex.uuid)) {
+            let (_, volume) = find_volume(&ctx.node, name, WHAT)?;
+            prepare_map(ctx, name, &volume, plex.map_slot, WHAT).await?;
+        }
     }
     ctx.node
         .commit(vg, |group| {

@@ -2,11 +2,12 @@
 
 use super::list::{LV_FIELDS, LvFacts};
 use super::{Ctx, fail};
-use crate::api::{Failure, LvName, ReportKind, Row, Value};
+use crate::api::{Branch, Failure, LvName, Reply, ReportKind, Row, Sample, Value};
 use crate::daemon::Node;
 use crate::daemon::groups::GroupView;
 use crate::daemon::rows::{row, text};
-use std::collections::BTreeMap;
+use crate::daemon::sample;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use volmgr::model::{Group, Layout, Plex, PlexState, Volume};
 
@@ -71,19 +72,11 @@ pub(super) async fn rows(
                 }
             }
         }
-        ReportKind::Feed => {
+        ReportKind::Feed | ReportKind::Point => {
             if let Some(feeds) = node.feeds() {
                 rows = feeds.rows(kind, lv, peer).await;
             }
         }
-        ReportKind::Point => match node.feeds() {
-            Some(feeds) => rows = feeds.rows(kind, lv, peer).await,
-            None => {
-                for (view, volume) in volumes(&views, lv) {
-                    point_rows(view, volume, peer, &mut rows);
-                }
-            }
-        },
         ReportKind::Peer => rows = peer_rows(node, peer),
         ReportKind::Node => rows.push(node_row(node)),
         ReportKind::Event => rows.extend(node.events.recent().iter().map(|event| event.row())),
@@ -189,6 +182,7 @@ fn vg_row(view: &GroupView) -> Row {
         ("vg_uuid", text(group.uuid.to_string())),
         ("vg_extent_size", Value::Size(group.extent_size)),
         ("vg_seqno", Value::Number(group.seqno)),
+        ("vg_tags", tags(&group.tags)),
         (
             "vg_missing_pv_count",
             Value::Number(view.missing().len() as u64),
@@ -200,12 +194,22 @@ fn vg_row(view: &GroupView) -> Row {
     ])
 }
 
+/// As LVM lists them: with commas.
+pub(super) fn tags(tags: &BTreeSet<String>) -> Value {
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    text(tags.join(","))
+}
+
 /// `ok`, or the worst that can be said of the volume's plexes.
 pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     let gone = |plex: &Plex| {
         plex.subdisks
             .iter()
             .any(|subdisk| !view.disks.contains_key(&subdisk.pv))
+    };
+    let filling = |state| {
+        use PlexState::{Active, Empty, Syncing};
+        matches!(state, Active | Syncing | Empty)
     };
     let good = volume
         .plexes
@@ -219,7 +223,7 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     } else if volume
         .plexes
         .iter()
-        .all(|plex| matches!(plex.state, PlexState::Active | PlexState::Syncing) && !gone(plex))
+        .all(|plex| filling(plex.state) && !gone(plex))
     {
         "resync"
     } else {
@@ -314,21 +318,6 @@ fn segments(view: &GroupView, plex: &Plex) -> Vec<String> {
         .collect()
 }
 
-fn point_rows(view: &GroupView, volume: &Volume, peer: Option<&str>, rows: &mut Vec<Row>) {
-    for point in &volume.points {
-        if peer.is_none_or(|peer| point.peer == peer) {
-            rows.push(row([
-                ("point_name", text(&point.name)),
-                ("lv_name", text(&volume.name)),
-                ("vg_name", text(&view.group.name)),
-                ("point_time", Value::Time(point.time)),
-                ("point_uuid", text(point.uuid.to_string())),
-                ("peer_name", text(&point.peer)),
-            ]));
-        }
-    }
-}
-
 fn peer_rows(node: &Node, name: Option<&str>) -> Vec<Row> {
     node.peers
         .all()
@@ -380,14 +369,23 @@ pub async fn lvdisplay(ctx: &Ctx, name: &LvName) -> Result<(), Failure> {
             "see `volmgr lvs`",
         ));
     };
-    let status = ctx.node.active.status(volume.uuid);
-    let dirty = ctx.node.active.plex_dirty(&volume).await;
-    let feeds = ctx
-        .node
-        .feeds()
-        .map_or(Vec::new(), |feeds| feeds.describe(name));
-    let place = status.map_or("inactive".to_owned(), |status| status.path);
-    ctx.out
-        .message(super::tree::draw(&view, &volume, &place, &dirty, &feeds));
+    let sample = sample::gather(&ctx.node, &[name.to_string()]).await;
+    let root = volume_tree(ctx, &view, &volume, &sample);
+    ctx.out.send(Reply::Tree { roots: vec![root] });
     Ok(())
+}
+
+/// The tree of one volume, with the numbers of a sample.
+pub fn volume_tree(ctx: &Ctx, view: &GroupView, volume: &Volume, sample: &Sample) -> Branch {
+    let status = ctx.node.active.status(volume.uuid);
+    let place = status.map_or("inactive".to_owned(), |status| status.path);
+    let known = sample
+        .volumes
+        .iter()
+        .find(|known| known.vg == view.group.name && known.lv == volume.name);
+    match known {
+        Some(known) => super::tree::volume(view, volume, &place, known),
+        // Made since the sample was taken.
+        None => Branch::new(format!("{}/{}", view.group.name, volume.name)).plain(place),
+    }
 }

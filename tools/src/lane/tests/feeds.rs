@@ -117,6 +117,7 @@ fn rig(plexes: u32, columns: u32, mode: FeedMode) -> Rig {
             id: FEED,
             mode,
             fresh: true,
+            hold: false,
         });
     })
 }

@@ -1,6 +1,6 @@
 //! A volume on temporary files, its lane, and a unix socket for clients.
 
-use crate::lane::{DiskSpec, LaneEvent, LaneHandle, LaneSpec, NbdClient};
+use crate::lane::{DiskSpec, LaneEvent, LaneHandle, LaneSpec, NbdClient, NbdContext};
 use blockio::ByteRange;
 use nbd_export::{ExportInfo, Exports, Negotiation, Progress};
 use regionmap::log::Geometry;
@@ -108,12 +108,14 @@ fn build(shape: Shape, folder: &std::path::Path) -> LaneSpec {
         });
     }
     let layout = VolumeLayout {
+        points: Vec::new(),
         size: SIZE,
         region_size: REGION,
         plexes,
         feeds: Vec::new(),
         log,
         fed: false,
+        restore: None,
     };
     LaneSpec::new("vg/lv", layout, disks)
 }
@@ -289,6 +291,7 @@ fn negotiate(mut socket: UnixStream, handle: &LaneHandle) {
         description: String::new(),
         limits: handle.limits(),
         multi_conn: true,
+        contexts: Vec::new(),
     });
     let (mut negotiation, greeting) = Negotiation::start();
     let sent = socket.write_all(&greeting);
@@ -309,6 +312,7 @@ fn negotiate(mut socket: UnixStream, handle: &LaneHandle) {
         match progress {
             Progress::Chosen(negotiated) => {
                 let client = NbdClient {
+                    contexts: vec![NbdContext::Allocation; negotiated.contexts.len()],
                     socket: socket.into(),
                     negotiated: *negotiated,
                     received: input,

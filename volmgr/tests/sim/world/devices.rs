@@ -91,6 +91,7 @@ impl World {
                 for (i, sector) in sectors(io.at.range).enumerate() {
                     into[skip + i] = disk.view[sector];
                     if disk.bad.contains(&sector) {
+                        self.met_bad = self.step;
                         return medium;
                     }
                 }

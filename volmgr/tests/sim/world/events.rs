@@ -94,6 +94,9 @@ impl World {
         }
         let index = self.rng.below(self.sinks.len() as u64) as usize;
         let (id, online) = (self.sinks[index].id, self.sinks[index].online);
+        if !online && self.point.is_none() && self.rng.chance(50) {
+            return self.take_point(index);
+        }
         if !online {
             self.sinks[index].online = true;
             return self.call(|engine, out| engine.feed_online(id, out));
@@ -117,6 +120,63 @@ impl World {
         }
     }
 
+    /// What this sink has, which is cut off, becomes a point: from now on its map says what changed since.
+    fn take_point(&mut self, index: usize) {
+        let (from, data) = (self.sinks[index].id, self.sinks[index].data.clone());
+        let mut barrier = 0;
+        self.call(|engine, out| {
+            engine.track_point(POINT.0, from, out).expect("a free slot");
+            barrier = engine.maps_barrier();
+        });
+        self.points += 1;
+        self.point = Some(Mark {
+            data,
+            barrier: Some(barrier),
+            listed: false,
+        });
+    }
+
+    /// A point gets on: its map is durable, so it is committed; the engine hears of that later.
+    pub(super) fn point_event(&mut self) {
+        let Some(point) = &mut self.point else { return };
+        let engine = self.engine.as_ref().expect("an engine runs");
+        match point.barrier {
+            Some(barrier) if engine.maps_written(barrier) => {
+                point.barrier = None;
+                point.listed = true;
+            }
+            Some(_) => {}
+            None if self.rng.chance(70) => {
+                let layout = self.layout();
+                self.call(|engine, out| engine.reconfigure(layout, out).expect("a good layout"));
+            }
+            None => {
+                self.point = None;
+                let layout = self.layout();
+                self.call(|engine, out| engine.reconfigure(layout, out).expect("a good layout"));
+            }
+        }
+    }
+
+    /// What differs from the point is in its map.
+    pub(super) fn check_point(&self) {
+        let Some(point) = &self.point else { return };
+        let plex = |p: &&PlexMeta| p.state == PlexState::Active && self.known_active(p.id);
+        let Some(plex) = self.plexes.iter().find(plex) else {
+            return;
+        };
+        let changed = self.engine().changed(POINT, ByteRange::new(0, SIZE));
+        let changed = changed.expect("somebody keeps track");
+        for sector in 0..SECTORS {
+            let at = sector as u64 * SECTOR;
+            if !changed.iter().any(|r| (r.start()..r.end()).contains(&at)) {
+                let value = self.look(&plex.map, sector);
+                let then = point.data[sector];
+                assert_eq!(value, then, "sector {sector} changed since the point");
+            }
+        }
+    }
+
     pub(super) fn fault(&mut self) {
         let active: Vec<usize> = (0..self.plexes.len())
             .filter(|i| {
@@ -129,7 +189,12 @@ impl World {
             .disks
             .iter()
             .any(|d| d.dead || d.fail_flush || d.fail_write)
-            || self.jobs.iter().any(|j| matches!(j, Job::Commit(..)));
+            || self.jobs.iter().any(|j| matches!(j, Job::Commit(..)))
+            // A read that one disk has failed needs the other, though the bad sector is mended by now.
+            || self
+                .asked
+                .values()
+                .any(|a| matches!(a, Asked::Read { at, .. } if *at <= self.met_bad));
         match self.rng.below(5) {
             // One disk at a time, with another active plex, and not while recovering: two failures
             // at once lose data.
@@ -253,7 +318,9 @@ impl World {
         // Its requests die with it: their tickets are nobody's duty any more.
         std::mem::forget(self.engine.take());
         self.step += 1;
+        self.point.take_if(|p| !p.listed);
         self.start();
+        self.check_point();
     }
 
     pub(super) fn tick(&mut self) {
@@ -269,7 +336,8 @@ impl World {
                 350..=869 => self.progress(),
                 870..=939 => self.tick(),
                 940..=979 => self.feed_event(),
-                980..=991 => self.fault(),
+                980..=989 => self.fault(),
+                990..=991 => self.point_event(),
                 992..=995 => self.crash(),
                 _ => {}
             }

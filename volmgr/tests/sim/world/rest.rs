@@ -27,6 +27,7 @@ impl World {
                 }
             }
             self.replace();
+            self.point_event();
             if !self.disks.iter().any(|d| d.dead) {
                 // A disk died whose plex nothing has touched since: nothing to heal.
             } else if round > 200 {
@@ -67,6 +68,7 @@ impl World {
     }
 
     pub(super) fn check_equal(&self) {
+        self.check_point();
         for sector in 0..SECTORS {
             let first = self.look(&self.plexes[0].map, sector);
             assert!(

@@ -1,10 +1,13 @@
 //! The actions of a session that are the lane's, and maps between wire and engine.
 
 use super::{Driver, Streams};
+use crate::lane::{LaneError, LaneHandle};
 use blockio::ByteRange;
 use feedplex::session::{Action, Event};
 use feedplex::wire::control::{BITMAP_CHUNK_MAX, Bitmap, WireRange};
 use regionmap::RegionMap;
+use volmgr::engine::FeedId;
+use volmgr::model::{Feed, Restore};
 
 impl Driver {
     /// The actions that are the lane's.
@@ -16,6 +19,7 @@ impl Driver {
             return vec![Event::Disconnected];
         };
         let lane = bound.lane.clone();
+        let record = self.feeds.record(&bound.entry).map(|(_, feed)| feed);
         let result = match action {
             Action::FeedOnline => match &self.streams {
                 Streams::Source(source) => lane.feed_attach(feed, source.outlet()).await,
@@ -34,7 +38,7 @@ impl Driver {
                 let map = self.map_of_bitmap(region_size, &bitmap);
                 lane.merge_feed_map(feed, map).await
             }
-            Action::ExportMap => match lane.feed_map(feed).await {
+            Action::ExportMap => match own_map(&lane, feed, record).await {
                 Ok(map) => return export(&map),
                 Err(error) => Err(error),
             },
@@ -103,6 +107,20 @@ impl Driver {
         }
         map
     }
+}
+
+/// The map that a session tells the peer: what is dirty for it, or what an online restore misses.
+async fn own_map(
+    lane: &LaneHandle,
+    feed: FeedId,
+    record: Option<Feed>,
+) -> Result<RegionMap, LaneError> {
+    if record.as_ref().and_then(|feed| feed.restore) == Some(Restore::Giving) {
+        // Nobody may write any more; what came before that is dirty once it is done.
+        lane.quiesce().await?;
+    }
+    let missing = record.and_then(|feed| feed.missing_slot());
+    lane.feed_map(missing.map_or(feed, FeedId)).await
 }
 
 fn export(map: &RegionMap) -> Vec<Event> {

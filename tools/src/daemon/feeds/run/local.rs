@@ -9,6 +9,7 @@ use feedplex::wire::preamble::Token;
 use std::sync::Arc;
 use uuid::Uuid;
 use volmgr::engine::FeedId;
+use volmgr::plan;
 
 /// Carries out a change of a feed's record, with the maps before and after it.
 pub(super) async fn commit(
@@ -22,21 +23,76 @@ pub(super) async fn commit(
         // Without epochs, which no session takes for known: the map comes before they do.
         feeds.commit_provisional(entry).await?;
     }
+    if let Some((volume, _)) = feeds.record(entry)
+        && let Some(point) = record::point_to_keep(&volume, entry.uuid, change)
+        && let Err(why) = keep_point(feeds, entry, lane, point).await
+    {
+        // The backup is worth more than the list of what changed since the point before it.
+        tracing::warn!(why, "what changed since a point is not tracked any more");
+    }
     let map = match change {
         RecordChange::Session { map, .. } | RecordChange::Confirmed { map, .. } => *map,
         _ => MapChange::Keep,
     };
     let id: FeedId = feeds.feed_id(entry).ok_or("the feed's record is gone")?;
-    if map == MapChange::AllDirty {
-        lane.set_all_dirty(id).await.map_err(failed)?;
+    let mut missing = None;
+    match map {
+        MapChange::AllDirty => lane.set_all_dirty(id).await.map_err(failed)?,
+        MapChange::Missing | MapChange::AllMissing => {
+            // What a client wrote before the roles changed is in the map, or on its way there.
+            lane.quiesce().await.map_err(failed)?;
+            let (volume, _) = feeds.record(entry).ok_or("the feed's record is gone")?;
+            let slot = plan::free_slot(&volume).map_err(|error| error.to_string())?;
+            let all = map == MapChange::AllMissing;
+            lane.prepare_restore(slot, id, all).await.map_err(failed)?;
+            missing = Some(slot);
+        }
+        MapChange::Keep | MapChange::Clear => {}
     }
-    feeds.commit_change(entry, |volume| record::apply(volume, entry.uuid, change))?;
-    if map == MapChange::Clear {
+    let restoring = feeds
+        .record(entry)
+        .and_then(|(_, feed)| feed.missing_slot());
+    if restoring.is_some() && matches!(change, RecordChange::Consistent { .. }) {
+        // Consistent says that nothing is missing: the map must say so first.
+        lane.restore_ended().await.map_err(failed)?;
+    }
+    feeds.commit_change(entry, |volume| {
+        record::apply(volume, entry.uuid, change);
+        if let Some(map_slot) = missing {
+            record::begin_restore(volume, entry.uuid, map_slot);
+        }
+    })?;
+    if map == MapChange::Clear || missing.is_some() {
         lane.clear_feed_map(id).await.map_err(failed)?;
     }
     feeds.reconfigure(entry).await?;
     entry.committed();
     Ok(())
+}
+
+/// The feed goes on from a point: what changed here since gets a map of its own.
+async fn keep_point(
+    feeds: &Arc<Feeds>,
+    entry: &Arc<FeedEntry>,
+    lane: &LaneHandle,
+    point: Uuid,
+) -> Result<(), String> {
+    let (volume, feed) = feeds.record(entry).ok_or("the feed's record is gone")?;
+    if let Some(oldest) = record::point_to_drop(&volume) {
+        feeds.commit_change(entry, |volume| volume.points.retain(|p| p.uuid != oldest))?;
+        feeds.reconfigure(entry).await?;
+    }
+    let (volume, _) = feeds.record(entry).ok_or("the feed's record is gone")?;
+    let slot = plan::free_slot(&volume).map_err(|error| error.to_string())?;
+    let text = |error: crate::lane::LaneError| error.to_string();
+    lane.track_point(slot, FeedId(feed.map_slot))
+        .await
+        .map_err(text)?;
+    let kept = feeds.commit_change(entry, |volume| record::keep_point(volume, point, slot));
+    if kept.is_err() {
+        lane.untrack_point(slot).await.map_err(text)?;
+    }
+    kept
 }
 
 impl Feeds {
@@ -76,10 +132,10 @@ impl Feeds {
             (None, Some(feed)) => feed,
             (None, None) => return Err("the feed is gone".into()),
         };
-        let tracked = recorded.is_some_and(super::super::is_tracked);
-        let dirty_bytes = if tracked {
+        let map = recorded.and_then(super::super::progress_map);
+        let dirty_bytes = if let Some(map) = map {
             let (feeds, _) = lane
-                .dirty(vec![FeedId(feed.map_slot)], Vec::new())
+                .dirty(vec![map], Vec::new())
                 .await
                 .map_err(|error| error.to_string())?;
             feeds.first().copied().unwrap_or(0)
@@ -98,6 +154,7 @@ impl Feeds {
             facts,
             rights,
             dirty_bytes,
+            restoring: feed.missing_slot().is_some(),
         })
     }
 

@@ -1,15 +1,15 @@
 //! `feedattach`: a new feed, or one that goes on from its point.
 
+use super::super::Feeds;
 use super::super::entry::FeedEntry;
 use super::super::record::{self, Ask};
-use super::super::{Feeds, is_tracked};
 use super::{ANSWER_TIMEOUT, find, next_attempt, remove_record};
 use crate::api::{Command, Failure, LvName};
 use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
 use feedplex::session::FeedState;
 use std::sync::Arc;
 use uuid::Uuid;
-use volmgr::model::{Direction, Feed, FeedIntent, FeedMode};
+use volmgr::model::{Direction, Feed, FeedIntent, FeedMode, OnDisconnect};
 
 pub(super) async fn attach(
     feeds: &Feeds,
@@ -21,6 +21,7 @@ pub(super) async fn attach(
     let Command::Feedattach {
         target,
         mode,
+        on_disconnect,
         create,
         rate,
         discard_peer,
@@ -39,17 +40,34 @@ pub(super) async fn attach(
             "peeradd makes it known",
         ));
     }
-    let mode = match mode.as_deref() {
-        None | Some("async") => FeedMode::Async,
-        Some("sync") => FeedMode::Sync,
-        Some(other) => {
-            return Err(wrong(
-                lv,
-                what,
-                format!("{other} is no mode"),
-                "async or sync",
-            ));
-        }
+    let wishes = Wishes {
+        mode: match mode.as_deref() {
+            None => None,
+            Some("async") => Some(FeedMode::Async),
+            Some("sync") => Some(FeedMode::Sync),
+            Some(other) => {
+                return Err(wrong(
+                    lv,
+                    what,
+                    format!("{other} is no mode"),
+                    "async or sync",
+                ));
+            }
+        },
+        on_disconnect: match on_disconnect.as_deref() {
+            None => None,
+            Some("degrade") => Some(OnDisconnect::Degrade),
+            Some("block") => Some(OnDisconnect::Block),
+            Some(other) => {
+                return Err(wrong(
+                    lv,
+                    what,
+                    format!("{other} is nothing to do when a peer is away"),
+                    "block or degrade",
+                ));
+            }
+        },
+        rate: *rate,
     };
     if feeds.node.lane(lv).is_none() {
         return Err(fail(
@@ -67,13 +85,18 @@ pub(super) async fn attach(
         ..Ask::default()
     };
     let known = volume.feeds.iter().find(|feed| feed.peer == peer);
+    let synchronous = wishes.mode.or(known.map(|feed| feed.mode)) == Some(FeedMode::Sync);
+    if wishes.on_disconnect == Some(OnDisconnect::Block) && !synchronous {
+        return Err(wrong(
+            lv,
+            what,
+            "writes of an async feed wait for nobody",
+            "--mode sync --on-disconnect block",
+        ));
+    }
     if let Some(feed) = known {
         check_again(lv, peer, feed, what)?;
-    } else if let Some(other) = volume
-        .feeds
-        .iter()
-        .find(|feed| feed.direction == Direction::In && !is_tracked(feed))
-    {
+    } else if let Some(other) = volume.feeds.iter().find(|feed| feed.fills()) {
         // Cascading works; what is refused is a source that is not its own master yet.
         if !other.seeded {
             return Err(fail(
@@ -92,10 +115,7 @@ pub(super) async fn attach(
         Some(feed) => {
             let entry = find(feeds, lv, peer, what)?;
             let before = entry.status().attempts;
-            if let Some(rate) = rate {
-                entry.limiter.set_rate(*rate);
-                commit_rate(feeds, &entry, *rate, lv, what)?;
-            }
+            commit_wishes(feeds, &entry, &wishes, lv, what)?;
             entry.ask(ask, None);
             entry.wake.notify_one();
             let resting = Feeds::resting_state(feed);
@@ -108,16 +128,16 @@ pub(super) async fn attach(
             result?;
         }
         None => {
-            let rate = rate.unwrap_or(0);
-            let feed = record::provisional(
+            let mut feed = record::provisional(
                 Uuid::new_v4(),
                 peer,
                 &target.to_string(),
                 Direction::Out,
                 true,
-                mode,
-                rate,
+                wishes.mode.unwrap_or(FeedMode::Async),
+                rate.unwrap_or(0),
             );
+            feed.on_disconnect = wishes.on_disconnect.unwrap_or_default();
             let size = view.group.bytes_of(&volume);
             let entry = Arc::new(FeedEntry::new(
                 lv.clone(),
@@ -185,19 +205,37 @@ async fn give_up_first(feeds: &Feeds, entry: &Arc<FeedEntry>, lv: &LvName) {
     }
 }
 
-fn commit_rate(
+/// How the admin wants a feed to be, where anything was said.
+struct Wishes {
+    mode: Option<FeedMode>,
+    on_disconnect: Option<OnDisconnect>,
+    /// Bytes per second.
+    rate: Option<u64>,
+}
+
+/// A feed that is there already gets what was said this time; the rest stays.
+fn commit_wishes(
     feeds: &Feeds,
     entry: &FeedEntry,
-    rate: u64,
+    wishes: &Wishes,
     lv: &LvName,
     what: &str,
 ) -> Result<(), Failure> {
+    if let Some(rate) = wishes.rate {
+        entry.limiter.set_rate(rate);
+    }
+    let change = |feed: &mut Feed| {
+        feed.mode = wishes.mode.unwrap_or(feed.mode);
+        feed.on_disconnect = wishes.on_disconnect.unwrap_or(feed.on_disconnect);
+        if feed.mode == FeedMode::Async {
+            feed.on_disconnect = OnDisconnect::Degrade;
+        }
+        feed.rate = wishes.rate.unwrap_or(feed.rate);
+    };
     feeds
         .commit_change(entry, |volume| {
-            let found = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
-            if let Some(feed) = found {
-                feed.rate = rate;
-            }
+            let mut known = volume.feeds.iter_mut();
+            known.find(|feed| feed.uuid == entry.uuid).map(change);
         })
         .map_err(|why| fail(lv, what, why, ""))
 }

@@ -32,7 +32,7 @@ pub(super) async fn pause(
     }
     if !entry.send(Event::Pause) {
         entry.set_enabled(false);
-        set_intent(feeds, &entry, FeedIntent::Paused, lv, what)?;
+        set_intent(feeds, &entry, FeedIntent::Paused, lv, what).await?;
         entry.update(|status| {
             status.state = FeedState::Paused;
             status.reason.clear();
@@ -43,7 +43,7 @@ pub(super) async fn pause(
     until(&entry, FeedState::Paused, &object, what).await
 }
 
-fn set_intent(
+async fn set_intent(
     feeds: &Feeds,
     entry: &FeedEntry,
     intent: FeedIntent,
@@ -57,6 +57,11 @@ fn set_intent(
                 feed.intent = intent;
             }
         })
+        .map_err(|why| fail(lv, what, why, ""))?;
+    // Whether writes wait for the peer is part of it.
+    feeds
+        .reconfigure(entry)
+        .await
         .map_err(|why| fail(lv, what, why, ""))
 }
 
@@ -94,7 +99,7 @@ pub(super) async fn resume(
         return Ok(());
     }
     if feed.intent == FeedIntent::Paused {
-        set_intent(feeds, &entry, FeedIntent::Attached, lv, what)?;
+        set_intent(feeds, &entry, FeedIntent::Attached, lv, what).await?;
     }
     entry.update(|status| {
         status.state = FeedState::Disconnected;
@@ -148,6 +153,14 @@ pub(super) async fn detach(
     }
     if matches!(feed.intent, FeedIntent::Split { .. }) {
         return Err(fail(lv, what, "the feed has ended already", "see points"));
+    }
+    if feed.restore.is_some() {
+        return Err(fail(
+            lv,
+            what,
+            format!("{peer} restores from it while in use"),
+            format!("`feedswap` on {peer} makes that side the source again"),
+        ));
     }
     let status = entry.status();
     if status.state != FeedState::Live {
@@ -207,6 +220,19 @@ pub(super) async fn forget(
     let what = "cannot forget the feed";
     let entry = find(feeds, lv, peer, what)?;
     let feed = record_of(feeds, &entry, lv, what)?;
+    feeds.look_idle(&entry).await;
+    let missing = entry.status().dirty;
+    if feed.missing_slot().is_some() && missing > 0 && !ctx.yes {
+        return Err(fail(
+            lv,
+            what,
+            format!(
+                "{} of it are still only at {peer}",
+                crate::daemon::rows::human(missing)
+            ),
+            "feedwait brings them here; -y gives them up",
+        ));
+    }
     if ctx.would(&format!("forget the feed of {lv} with {peer}")) {
         return Ok(());
     }

@@ -40,14 +40,6 @@ pub(super) async fn swap(
     let entry = find(feeds, lv, peer, what)?;
     let feed = record_of(feeds, &entry, lv, what)?;
     let object = format!("{lv} {peer}");
-    if *online {
-        return Err(fail(
-            lv,
-            what,
-            "a volume cannot be used while it is being restored yet",
-            "leave out --online",
-        ));
-    }
     let becomes_sink = feed.direction == Direction::Out;
     let (_, volume) = find_volume(&feeds.node, lv, what)?;
     let users = active::users(&feeds.node, volume.uuid).await;
@@ -62,8 +54,26 @@ pub(super) async fn swap(
     match feed.intent {
         FeedIntent::Split { point: ended } => {
             check_point(feeds, &entry, lv, ended, point.as_deref(), what)?;
-            swap_split(feeds, ctx, &entry, &feed, *discard_local, lv, &object).await
+            let ask = Ask {
+                swap: true,
+                online: *online,
+                discard_local: *discard_local,
+                ..Ask::default()
+            };
+            swap_split(feeds, ctx, &entry, &feed, ask, lv, &object).await
         }
+        FeedIntent::Attached if *online => Err(fail(
+            lv,
+            what,
+            match feed.restore {
+                Some(_) => format!("it is being restored from {peer} already"),
+                None => format!("it is attached to {peer}: there is nothing to restore"),
+            },
+            match feed.restore {
+                Some(_) => "use it; feedwait",
+                None => "feeddetach --point NAME makes a point that --online brings back",
+            },
+        )),
         FeedIntent::Attached => {
             if point.is_some() && !becomes_sink {
                 return Err(fail(
@@ -119,11 +129,19 @@ async fn swap_split(
     ctx: &Ctx,
     entry: &Arc<FeedEntry>,
     feed: &Feed,
-    discard_local: bool,
+    ask: Ask,
     lv: &LvName,
     object: &str,
 ) -> Result<(), Failure> {
     let what = "cannot swap";
+    if ask.online && feed.direction == Direction::In {
+        return Err(fail(
+            lv,
+            what,
+            "it is the copy: what would be restored is over there",
+            format!("feedswap --online on {}", entry.peer),
+        ));
+    }
     if !feed.initiator {
         return Err(fail(
             lv,
@@ -134,7 +152,7 @@ async fn swap_split(
     }
     feeds.look_idle(entry).await;
     let dirty = entry.status().dirty;
-    if feed.direction == Direction::Out && dirty > 0 && !discard_local {
+    if feed.direction == Direction::Out && dirty > 0 && !ask.discard_local {
         return Err(fail(
             lv,
             what,
@@ -152,11 +170,6 @@ async fn swap_split(
         return Ok(());
     }
     let before = entry.status().attempts;
-    let ask = Ask {
-        swap: true,
-        discard_local,
-        ..Ask::default()
-    };
     entry.ask(ask, None);
     entry.wake.notify_one();
     let result = next_attempt(entry, object, what, before).await;
@@ -248,7 +261,13 @@ async fn swap_attached(
 
 fn told(feeds: &Feeds, ctx: &Ctx, entry: &FeedEntry, lv: &LvName, object: &str) {
     let direction = feeds.record(entry).map(|(_, feed)| feed.direction);
+    let restoring = feeds
+        .record(entry)
+        .is_some_and(|(_, feed)| feed.missing_slot().is_some());
     let text = match direction {
+        Some(Direction::In) if restoring => {
+            format!("{lv} is in use from now on, with what {} has", entry.peer)
+        }
         Some(Direction::In) => format!("{lv} is now fed by {}", entry.peer),
         _ => format!("{lv} is now the source for {}", entry.peer),
     };
