@@ -72,6 +72,12 @@ table() {
 5|no such volume|lvchange -ay vga/none
 3|--frontend goes with -ay|lvchange -an --frontend nbd vga/web
 3|missing|lvchange vga/web
+3|not allowed in a tag|lvchange --addtag a,b vga/web
+3|cannot be used with|lvchange -ay --addtag x vga/web
+5|no such volume.*lvs|lvchange --addtag x vga/none
+5|no volume has this tag.*lv_tags|lvremove -y @nobody
+5|no group has this tag.*vg_tags|vgchange -an @nobody
+3|missing|vgchange --addtag x
 3|cannot be used with|lvchange -ay --offline plex0 vga/web
 5|cannot activate: .*\(.*\)|lvchange -ay --frontend both vga/web
 5|no plex9.*it has plex0, plex1|lvchange --offline plex9 vga/web

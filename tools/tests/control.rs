@@ -29,6 +29,7 @@ fn lvcreate(name: &str, size: u64, mirrors: u32) -> Command {
         pvs: Vec::new(),
         inactive: true,
         frontend: None,
+        tags: Default::default(),
     }
 }
 

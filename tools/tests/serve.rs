@@ -44,6 +44,7 @@ fn create(daemon: &Daemon, name: &str, size: u64, mirrors: u32) -> String {
         pvs: Vec::new(),
         inactive: false,
         frontend: None,
+        tags: Default::default(),
     });
     said.last().cloned().unwrap()
 }

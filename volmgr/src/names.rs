@@ -54,6 +54,26 @@ pub fn check(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Is this a valid tag? Tags have more characters than names, LVM2's: a tag may say `host=a/b`.
+pub fn check_tag(tag: &str) -> Result<(), NameError> {
+    if tag.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if let Some(character) = tag
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || "+_.-/=!:#&".contains(*c)))
+    {
+        return Err(NameError::Character { character });
+    }
+    if tag.len() > NAME_MAX {
+        return Err(NameError::TooLong { len: tag.len() });
+    }
+    if tag.starts_with('-') {
+        return Err(NameError::LeadingHyphen);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +101,16 @@ mod tests {
             ("a\0", '\0'),
         ] {
             assert_eq!(check(name), Err(NameError::Character { character }));
+        }
+    }
+
+    #[test]
+    fn tags() {
+        for tag in ["db", "host=a/b", "a!b:c#d&e+f._-", &"x".repeat(127)] {
+            assert_eq!(check_tag(tag), Ok(()), "{tag}");
+        }
+        for tag in ["", "-x", "@x", "a b", "a,b", "ä", &"x".repeat(128)] {
+            assert!(check_tag(tag).is_err(), "{tag}");
         }
     }
 }

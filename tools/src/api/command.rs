@@ -123,6 +123,12 @@ pub enum Command {
         vg: Option<String>,
         active: bool,
     },
+    /// `vgchange --addtag`, `--deltag`.
+    Vgtags {
+        vg: String,
+        add: Vec<String>,
+        del: Vec<String>,
+    },
     Vgexport {
         vg: String,
     },
@@ -156,6 +162,8 @@ pub enum Command {
         /// Leave the volume inactive.
         inactive: bool,
         frontend: Option<String>,
+        #[serde(default)]
+        tags: Vec<String>,
     },
     Lvextend {
         lv: LvName,
@@ -327,6 +335,13 @@ pub enum LvChange {
     Offline {
         /// The plex.
         plex: String,
+    },
+    /// `--addtag`, `--deltag`.
+    Tags {
+        /// Tags that it gets.
+        add: Vec<String>,
+        /// Tags that it loses.
+        del: Vec<String>,
     },
     /// `--online PLEX`: back again, resyncs.
     Online {

@@ -26,6 +26,7 @@ mod reference;
 pub mod report;
 mod run;
 pub mod size;
+mod tags;
 mod top;
 mod tree;
 

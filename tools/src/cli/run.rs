@@ -6,23 +6,31 @@ use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
 use super::progress::Shown;
 use super::report::{Listing, Wanted};
-use super::{complete, pages, pvck, top, tree};
-use crate::api::{Command, Failure, Reply, Request};
+use super::{complete, pages, pvck, tags, top, tree};
+use crate::api::{Command, Failure, Reply, ReportKind, Request, Value};
 use crate::paths::Paths;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Runs the tool on these arguments (the program's name first) and returns the exit code.
 pub fn main(args: Vec<OsString>) -> u8 {
     let args = with_verb_of_link(args);
+    let verb = verb_of(&args);
+    let args = match tags::expand(args) {
+        Ok(args) => args,
+        Err(failure) => {
+            complain(&line(&verb, &failure));
+            return failure.code;
+        }
+    };
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return report_parse_error(&error, &args),
     };
-    let verb = verb_of(&args);
     let outcome = cli.verb.work().and_then(|work| match work {
         Work::Ask(ask) => Session::new(&cli.global, &verb).run(ask),
         Work::Pvck { path, dump } => pvck::run(&path, dump).and_then(|checked| {
@@ -363,6 +371,36 @@ impl<'a> Session<'a> {
                     return Err(Failure { code, ..failed });
                 }
             }
+        }
+    }
+}
+
+/// The cells of a listing, for the tool's own use.
+pub fn table_of(
+    socket: &Path,
+    kind: ReportKind,
+    columns: &[&str],
+    limit: Duration,
+) -> Result<Vec<Vec<Value>>, Failure> {
+    let request = Request {
+        test: false,
+        yes: false,
+        command: Command::List {
+            kind,
+            vg: None,
+            lv: None,
+            peer: None,
+            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+        },
+    };
+    let mut client = Client::send(socket, &request, Some(limit))?;
+    let mut table = Vec::new();
+    loop {
+        match client.next()? {
+            Reply::Table { rows, .. } => table.extend(rows),
+            Reply::Done => return Ok(table),
+            Reply::Failed(failed) => return Err(failed),
+            _ => {}
         }
     }
 }

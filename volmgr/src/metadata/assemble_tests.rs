@@ -31,6 +31,7 @@ fn version(seqno: u64, commit: u128, pvs: &[(u64, Option<u64>)], ancestors: &[u1
             seqno,
             commit: Uuid::from_u128(commit),
             exported: false,
+            tags: Default::default(),
             pvs: pvs.collect(),
             volumes: Default::default(),
         },

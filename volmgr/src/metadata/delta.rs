@@ -2,7 +2,7 @@
 
 use crate::model::{Group, Pv, Volume};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 /// Objects put and deleted, against the previous commit. Its JSON form is the payload of a delta
@@ -13,6 +13,9 @@ pub struct Delta {
     name: String,
     /// Exported?
     exported: bool,
+    /// Tags of the group.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    tags: BTreeSet<String>,
     /// PVs that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pvs_gone: Vec<Uuid>,
@@ -93,6 +96,7 @@ impl Delta {
         let delta = Self {
             name: new.name.clone(),
             exported: new.exported,
+            tags: new.tags.clone(),
             pvs_gone,
             pvs,
             volumes_gone: gone.collect(),
@@ -118,6 +122,7 @@ impl Delta {
         group.commit = commit;
         group.name.clone_from(&self.name);
         group.exported = self.exported;
+        group.tags.clone_from(&self.tags);
         apply(&mut group.pvs, &self.pvs_gone, &self.pvs);
         if !self.volumes_gone.is_empty() {
             let gone: HashSet<&Uuid> = self.volumes_gone.iter().collect();
@@ -145,6 +150,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(2),
             exported: false,
+            tags: BTreeSet::new(),
             pvs: pvs
                 .iter()
                 .map(|(uuid, size)| Pv {
@@ -182,6 +188,7 @@ mod tests {
             pvs.extend(added);
             let mut new = group(&pvs);
             new.seqno = 2;
+            new.tags.extend(pvs.first().map(|(uuid, _)| format!("first={uuid}")));
             let delta = Delta::between(&old, &new).unwrap();
             let json = serde_json::to_vec(&delta).unwrap();
             let read: Delta = serde_json::from_slice(&json).unwrap();

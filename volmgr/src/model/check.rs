@@ -5,7 +5,7 @@ use super::{Group, Layout, Plex, Volume};
 use crate::label::valid_extent_size;
 use crate::names::{self, NameError};
 use crate::plan::{MAP_SLOTS, log_bytes};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -112,6 +112,7 @@ pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
         runs: BTreeMap::new(),
     };
     check.name(&next.name);
+    check.tags(&next.tags);
     for pv in &next.pvs {
         check.runs.insert(pv.uuid, Vec::new());
     }
@@ -173,9 +174,19 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn tags(&mut self, tags: &BTreeSet<String>) {
+        for tag in tags {
+            if let Err(error) = names::check_tag(tag) {
+                let name = tag.clone();
+                self.problems.push(Problem::Name { name, error });
+            }
+        }
+    }
+
     fn group(&mut self) {
         let group = self.group;
         self.name(&group.name);
+        self.tags(&group.tags);
         let size = group.extent_size;
         self.range(valid_extent_size(size), &group.name, "extent size", size);
         self.unique("PV", group.pvs.iter().map(|p| p.uuid));
@@ -194,6 +205,7 @@ impl<'a> Check<'a> {
 
     fn volume(&mut self, volume: &'a Volume) {
         self.name(&volume.name);
+        self.tags(&volume.tags);
         let name = &volume.name;
         let bytes = volume.extents.checked_mul(self.group.extent_size);
         self.range(

@@ -2,6 +2,7 @@
 
 use super::{Volume, Volumes};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// A volume group: the unit of import, export and commit.
@@ -19,6 +20,9 @@ pub struct Group {
     pub commit: Uuid,
     /// Exported groups are not activated here.
     pub exported: bool,
+    /// Tags, valid by [`crate::names::check_tag`]: an admin's own words to find it by.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
     /// The disks, present or not.
     pub pvs: Vec<Pv>,
     /// The volumes.

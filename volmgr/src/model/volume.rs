@@ -2,6 +2,7 @@
 
 use super::{Feed, FeedIntent, Generation, Point, Restore};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// Who may write to a volume.
@@ -23,6 +24,9 @@ pub struct Volume {
     pub name: String,
     /// Size in extents of the group.
     pub extents: u64,
+    /// Tags, as those of [`super::Group::tags`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
     /// Should be served whenever the group is.
     pub active: bool,
     /// Front end asked for at activation: `ublk`, `nbd`, `both` or `auto`.
@@ -182,7 +186,7 @@ impl Volume {
     }
 
     /// The PVs that a plex uses, its log's too, each once.
-    pub fn pvs_of(&self, plex: &Plex) -> std::collections::BTreeSet<Uuid> {
+    pub fn pvs_of(&self, plex: &Plex) -> BTreeSet<Uuid> {
         let logs = self.log.iter().filter(|l| l.plex == plex.uuid);
         let logs = logs.map(|l| l.pv);
         plex.subdisks.iter().map(|s| s.pv).chain(logs).collect()

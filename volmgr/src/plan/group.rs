@@ -1,9 +1,14 @@
 //! Groups and their disks.
 
-use super::{PlanError, check_name};
+use super::{PlanError, check_name, volume_index};
 use crate::label::{Label, valid_extent_size};
 use crate::model::{Group, PlexState, Pv, Volume, Volumes};
+use crate::names;
+use std::collections::BTreeSet;
 use uuid::Uuid;
+
+/// Most tags of one object.
+const TAGS_MAX: usize = 64;
 
 /// A disk that joins a group: its label says the rest.
 #[derive(Clone, Debug)]
@@ -61,6 +66,7 @@ pub fn create_group(
         seqno: 0,
         commit: Uuid::nil(),
         exported: false,
+        tags: Default::default(),
         pvs: Vec::new(),
         volumes: Volumes::new(),
     };
@@ -108,6 +114,48 @@ pub fn rename_group(group: &Group, name: &str) -> Result<Group, PlanError> {
     let mut next = group.clone();
     next.name = name.to_owned();
     Ok(next)
+}
+
+/// Adds tags to the group and takes tags off; one that is in both goes.
+pub fn tag_group(group: &Group, add: &[String], del: &[String]) -> Result<Group, PlanError> {
+    let mut next = group.clone();
+    change_tags(&mut next.tags, add, del)?;
+    Ok(next)
+}
+
+/// Adds tags to a volume and takes tags off; one that is in both goes.
+pub fn tag_volume(
+    group: &Group,
+    volume: &str,
+    add: &[String],
+    del: &[String],
+) -> Result<Group, PlanError> {
+    let index = volume_index(group, volume)?;
+    let mut next = group.clone();
+    change_tags(&mut next.volumes[index].tags, add, del)?;
+    Ok(next)
+}
+
+fn change_tags(
+    tags: &mut BTreeSet<String>,
+    add: &[String],
+    del: &[String],
+) -> Result<(), PlanError> {
+    for tag in add {
+        names::check_tag(tag).map_err(|error| PlanError::Name {
+            name: tag.clone(),
+            error,
+        })?;
+    }
+    tags.extend(add.iter().cloned());
+    tags.retain(|tag| !del.contains(tag));
+    if tags.len() > TAGS_MAX {
+        return Err(PlanError::Value {
+            what: "the number of tags (64 are the most)",
+            value: tags.len() as u64,
+        });
+    }
+    Ok(())
 }
 
 /// Exports or imports the group.

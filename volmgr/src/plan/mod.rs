@@ -4,6 +4,7 @@
 //! result passes [`crate::model::check`].
 //!
 //! * groups and disks: [`create_group`], [`extend_group`], [`reduce_group`], [`mark_pv_missing`], …
+//! * tags: [`tag_group`], [`tag_volume`]
 //! * volumes: [`create_volume`], [`extend_volume`], [`reduce_volume`], [`remove_volume`], …
 //! * plexes: [`attach_plex`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
 //! * feeds and points: [`add_feed`], [`remove_feed`], [`update_feed`], [`add_point`], [`remove_point`]
@@ -22,7 +23,7 @@ mod volume;
 pub use feed::{add_feed, add_point, remove_feed, remove_point, update_feed};
 pub use group::{
     NewPv, create_group, extend_group, mark_pv_missing, mark_pv_returned, reduce_group,
-    rename_group, resize_pv, revive_plexes, set_exported,
+    rename_group, resize_pv, revive_plexes, set_exported, tag_group, tag_volume,
 };
 pub use layout::{LayoutError, layout};
 pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};

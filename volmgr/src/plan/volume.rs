@@ -172,6 +172,7 @@ pub fn create_volume(
         },
         next_plex: 0,
         stable_copy: false,
+        tags: Default::default(),
         plexes: Vec::new(),
         log: Vec::new(),
         feeds: Vec::new(),

@@ -1,6 +1,6 @@
 //! Verbs for volume groups.
 
-use super::parse::{absolute, absolute_all, name};
+use super::parse::{absolute, absolute_all, name, tag};
 use super::{Ask, Work};
 use crate::api::{Command, Failure, ReportKind};
 use crate::cli::report::ReportArgs;
@@ -194,14 +194,22 @@ impl VgrenameArgs {
 
 pub const VGCHANGE: &str = "EXAMPLES:
   volmgr vgchange -ay vg0
-  volmgr vgchange -an      all groups";
+  volmgr vgchange -an      all groups
+  volmgr vgchange --addtag rack4 vg0 && volmgr vgchange -an @rack4";
 
 /// `vgchange`
 #[derive(Debug, Args)]
 pub struct VgchangeArgs {
     /// Activate (y) or deactivate (n)
-    #[arg(short = 'a', long, value_enum, value_name = "y|n")]
-    activate: YesNo,
+    #[arg(short = 'a', long, value_enum, value_name = "y|n",
+          required_unless_present_any = ["addtag", "deltag"])]
+    activate: Option<YesNo>,
+    /// Add a tag; `@TAG` then stands for all groups that have it
+    #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
+    addtag: Vec<String>,
+    /// Take a tag off
+    #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
+    deltag: Vec<String>,
     /// The groups; all without
     #[arg(value_parser = name, value_name = "VG")]
     vgs: Vec<String>,
@@ -209,7 +217,16 @@ pub struct VgchangeArgs {
 
 impl VgchangeArgs {
     pub fn work(self) -> Result<Work, Failure> {
-        let active = self.activate == YesNo::Y;
+        let Some(activate) = self.activate else {
+            let command = |vg| Command::Vgtags {
+                vg,
+                add: self.addtag.clone(),
+                del: self.deltag.clone(),
+            };
+            let commands = self.vgs.into_iter().map(command);
+            return Ok(Work::Ask(Ask::all(commands.collect())));
+        };
+        let active = activate == YesNo::Y;
         let command = |vg| Command::Vgchange { vg, active };
         let commands = if self.vgs.is_empty() {
             vec![command(None)]

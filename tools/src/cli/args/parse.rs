@@ -4,7 +4,7 @@ use crate::api::Failure;
 use crate::api::LvName;
 use crate::cli::failure::usage;
 use std::path::{Path, PathBuf};
-use volmgr::names::NameError;
+use volmgr::names::{self, NameError};
 
 /// A name of a group, a volume, a peer or a point: LVM's rules.
 pub fn name(text: &str) -> Result<String, NameError> {
@@ -62,6 +62,15 @@ pub fn peer_target(text: &str) -> Result<PeerTarget, String> {
         peer: name(peer).map_err(|error| error.to_string())?,
         target,
     })
+}
+
+/// A tag, with or without the `@` that selects by it.
+pub fn tag(text: &str) -> Result<String, String> {
+    let tag = text.strip_prefix('@').unwrap_or(text);
+    match names::check_tag(tag) {
+        Ok(()) => Ok(tag.to_owned()),
+        Err(error) => Err(error.to_string().replace("name", "tag")),
+    }
 }
 
 /// `HOST:PORT`; an IPv6 address stands in brackets.

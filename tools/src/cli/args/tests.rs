@@ -50,10 +50,11 @@ fn lvcreate() {
         pvs: vec!["/dev/sdb".into()],
         inactive: true,
         frontend: Some("nbd".into()),
+        tags: vec!["prod".into(), "host=a".into()],
     };
     for line in [
-        "lvcreate -n web -L 10g -m 1 -i 2 -I 64 -an --frontend nbd vg0 /dev/sdb",
-        "lvcreate vg0 /dev/sdb --name vg0/web --size=10240 --mirrors 1 --stripes 2 --stripesize 64k -a n --frontend nbd",
+        "lvcreate -n web -L 10g -m 1 -i 2 -I 64 -an --frontend nbd --addtag prod --addtag @host=a vg0 /dev/sdb",
+        "lvcreate vg0 /dev/sdb --name vg0/web --size=10240 --mirrors 1 --stripes 2 --stripesize 64k -a n --addtag=prod --addtag host=a --frontend nbd",
     ] {
         assert_eq!(commands(line), std::slice::from_ref(&expected), "{line}");
     }

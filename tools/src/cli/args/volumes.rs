@@ -1,7 +1,7 @@
 //! Verbs for volumes and their data plexes.
 
 use super::groups::YesNo;
-use super::parse::{VgOrLv, absolute_all, lv_name, name, vg_or_lv};
+use super::parse::{VgOrLv, absolute_all, lv_name, name, tag, vg_or_lv};
 use super::{Ask, Work};
 use crate::api::{Command, Failure, LvChange, LvName, ReportKind, SizeSpec};
 use crate::cli::failure::usage;
@@ -56,6 +56,7 @@ pub const LVCREATE: &str = "EXAMPLES:
   volmgr lvcreate -n web -L 10g vg0
   volmgr lvcreate -n web -L 10g -m 1 vg0                  two plexes on different disks
   volmgr lvcreate -n fast -L 1t -i 4 -I 256k vg0          striped over four disks
+  volmgr lvcreate -n web -L 10g --addtag prod vg0         `volmgr lvs @prod` finds it
   volmgr lvcreate -n rest -L 100%FREE vg0 /dev/sdb";
 
 /// `lvcreate`
@@ -82,6 +83,9 @@ pub struct LvcreateArgs {
     /// How it is to be served; by default ublk where possible, else nbd
     #[arg(long, value_enum)]
     frontend: Option<Frontend>,
+    /// A tag to find it by; may be given several times
+    #[arg(long, value_parser = tag, value_name = "TAG")]
+    addtag: Vec<String>,
     /// The group
     #[arg(value_parser = name, value_name = "VG")]
     vg: String,
@@ -120,6 +124,7 @@ impl LvcreateArgs {
             pvs: absolute_all(&self.pvs)?,
             inactive: self.activate == YesNo::N,
             frontend: self.frontend.map(Frontend::word),
+            tags: self.addtag,
         })))
     }
 }
@@ -328,14 +333,16 @@ pub const LVCHANGE: &str = "EXAMPLES:
   volmgr lvchange -an vg0/web
   volmgr lvchange --offline plex1 vg0/web
   volmgr lvchange --online plex1 vg0/web
-  volmgr lvchange --stable-copy y vg0/web";
+  volmgr lvchange --stable-copy y vg0/web
+  volmgr lvchange --addtag prod vg0/web vg0/db
+  volmgr lvchange -ay @prod";
 
 /// `lvchange`
 #[derive(Debug, Args)]
 pub struct LvchangeArgs {
     /// Activate (y) or deactivate (n)
     #[arg(short = 'a', long, value_enum, value_name = "y|n",
-          required_unless_present_any = ["offline", "online", "stable_copy"])]
+          required_unless_present_any = ["offline", "online", "stable_copy", "addtag", "deltag"])]
     activate: Option<YesNo>,
     /// Take a plex off line: what it misses is tracked
     #[arg(long, value_name = "PLEX", conflicts_with_all = ["activate", "online"])]
@@ -347,6 +354,14 @@ pub struct LvchangeArgs {
     /// buffer while it is being written; or not where that can be avoided (n, the default)
     #[arg(long, value_enum, value_name = "y|n", conflicts_with_all = ["activate", "offline", "online"])]
     stable_copy: Option<YesNo>,
+    /// Add a tag; `@TAG` then stands for all volumes that have it
+    #[arg(long, value_parser = tag, value_name = "TAG",
+          conflicts_with_all = ["activate", "offline", "online", "stable_copy"])]
+    addtag: Vec<String>,
+    /// Take a tag off
+    #[arg(long, value_parser = tag, value_name = "TAG",
+          conflicts_with_all = ["activate", "offline", "online", "stable_copy"])]
+    deltag: Vec<String>,
     /// With -ay: how to serve it; by default ublk where possible, else nbd
     #[arg(long, value_enum, requires = "activate")]
     frontend: Option<Frontend>,
@@ -372,6 +387,10 @@ impl LvchangeArgs {
             }
             (None, Some(plex), None) => LvChange::Offline { plex },
             (None, None, Some(plex)) => LvChange::Online { plex },
+            (None, None, None) => LvChange::Tags {
+                add: self.addtag,
+                del: self.deltag,
+            },
             _ => {
                 let why = "--frontend goes with -ay, --force with -an";
                 return Err(usage("", "options contradict each other", why, ""));

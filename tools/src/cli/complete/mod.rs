@@ -9,9 +9,9 @@ mod shells;
 pub use shells::{Shell, script};
 
 use super::args::Cli;
-use super::client::Client;
 use super::report::fields;
-use crate::api::{Command as Ask, Reply, ReportKind, Request, Value};
+use super::run::table_of;
+use crate::api::{ReportKind, Value};
 use crate::paths::{Paths, SOCKET_VARIABLE};
 use clap::{Arg, Command, CommandFactory};
 use std::collections::BTreeSet;
@@ -42,20 +42,32 @@ pub enum Names {
 /// What could stand at the cursor, a line each: the words behind the program's name, of which the last
 /// is the one to be completed. [`FILES`] in a line of its own asks for files.
 pub fn complete(words: &[String]) -> Vec<String> {
-    let socket = words
-        .iter()
-        .zip(words.iter().skip(1))
-        .find(|(option, _)| *option == "--socket")
-        .map(|(_, path)| PathBuf::from(path))
-        .or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from))
-        .unwrap_or_else(|| Paths::of_process().socket);
+    let socket = socket_of(words);
     candidates(words, &mut |names| known(&socket, names))
+}
+
+/// The daemon's socket, for a command line that is not parsed.
+pub(super) fn socket_of(words: &[String]) -> PathBuf {
+    let joined = words.iter().find_map(|word| word.strip_prefix("--socket="));
+    let mut pairs = words.iter().zip(words.iter().skip(1));
+    let apart = pairs.find(|(option, _)| *option == "--socket");
+    joined
+        .or(apart.map(|(_, path)| path.as_str()))
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from))
+        .unwrap_or_else(|| Paths::of_process().socket)
+}
+
+/// The definitions of the command line, complete.
+pub(super) fn program() -> Command {
+    let mut program = Cli::command();
+    program.build();
+    program
 }
 
 /// As [`complete`]; `names` asks for names.
 fn candidates(words: &[String], names: &mut dyn FnMut(Names) -> Vec<String>) -> Vec<String> {
-    let mut program = Cli::command();
-    program.build();
+    let program = program();
     let Some((current, before)) = words.split_last() else {
         return Vec::new();
     };
@@ -80,7 +92,7 @@ fn candidates(words: &[String], names: &mut dyn FnMut(Names) -> Vec<String>) -> 
 }
 
 /// How far a command line has come.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     program: &'a Command,
     verb: Option<&'a Command>,
     /// Words that are no options, behind the verb.
@@ -92,7 +104,8 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn new(program: &'a Command) -> Self {
+    /// At the beginning of a command line.
+    pub fn new(program: &'a Command) -> Self {
         Self {
             program,
             verb: None,
@@ -106,7 +119,8 @@ impl<'a> Place<'a> {
         self.verb.unwrap_or(self.program).get_arguments()
     }
 
-    fn pass(&mut self, word: &str) {
+    /// Goes on behind this word.
+    pub fn pass(&mut self, word: &str) {
         if self.value_of.take().is_some() {
             return;
         }
@@ -130,6 +144,14 @@ impl<'a> Place<'a> {
             self.verb = self.program.find_subcommand(word);
         } else {
             self.plain.push(word.to_owned());
+        }
+    }
+
+    /// What the next word is, where it is no option.
+    pub fn argument(&self) -> Option<&'a Arg> {
+        match self.value_of {
+            Some(option) => Some(option),
+            None => self.verb.and_then(|_| self.positional()),
         }
     }
 
@@ -229,31 +251,15 @@ fn known(socket: &std::path::Path, names: Names) -> Vec<String> {
         Names::Peers => (ReportKind::Peer, &["peer_name"]),
         Names::Plexes(_) => (ReportKind::Plex, &["vg_name", "lv_name", "plex_name"]),
     };
-    let request = Request {
-        test: false,
-        yes: false,
-        command: Ask::List {
-            kind,
-            vg: None,
-            lv: None,
-            peer: None,
-            columns: columns.iter().map(|column| (*column).to_owned()).collect(),
-        },
-    };
-    let mut found = BTreeSet::new();
-    let Ok(mut client) = Client::send(socket, &request, Some(PATIENCE)) else {
-        return Vec::new();
-    };
-    while let Ok(reply) = client.next() {
-        match reply {
-            Reply::Table { rows, .. } => found.extend(rows.iter().filter_map(|row| {
-                let texts: Vec<&str> = row.iter().filter_map(text).collect();
-                name_of(&names, &texts)
-            })),
-            Reply::Done | Reply::Failed(_) => break,
-            _ => {}
-        }
-    }
+    // Who presses Tab wants no complaints.
+    let rows = table_of(socket, kind, columns, PATIENCE).unwrap_or_default();
+    let found: BTreeSet<String> = rows
+        .iter()
+        .filter_map(|row| {
+            let texts: Vec<&str> = row.iter().filter_map(text).collect();
+            name_of(&names, &texts)
+        })
+        .collect();
     found.into_iter().collect()
 }
 

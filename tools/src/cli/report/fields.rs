@@ -165,6 +165,7 @@ static VG: Table = Table {
             Text,
             "Why it cannot be changed, where that is so.",
         ),
+        extra("vg_tags", "VG Tags", Text, "Tags, with commas."),
     ],
 };
 
@@ -242,6 +243,7 @@ static LV: Table = Table {
             Text,
             "Plexes that are being moved (pvmove), and those that replace them.",
         ),
+        extra("lv_tags", "LV Tags", Text, "Tags, with commas."),
     ],
 };
 

@@ -325,6 +325,7 @@ mod tests {
             uuid: Uuid::from_u128(1),
             name: "lv".into(),
             extents: 4,
+            tags: Default::default(),
             active: true,
             frontend: "auto".into(),
             role: VolumeRole::Normal,
@@ -394,6 +395,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(4),
             exported: false,
+            tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),
         };

@@ -141,6 +141,7 @@ impl Feeds {
             pvs: Vec::new(),
             inactive: false,
             frontend: None,
+            tags: Vec::new(),
         })
         .await
         .map_err(|failure| refuse(RefusalCode::NoVolume, failure.to_string()))?;

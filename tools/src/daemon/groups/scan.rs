@@ -432,6 +432,7 @@ fn placeholder(assembly: &Assembly<Key>) -> Group {
             seqno: 0,
             commit: Uuid::nil(),
             exported: false,
+            tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),
         })

@@ -70,7 +70,7 @@ fn cells(row: &Row, columns: &[String]) -> Vec<Value> {
 }
 
 /// The fields of a volume, in the order of [`report::rows`].
-pub(super) const LV_FIELDS: [&str; 18] = [
+pub(super) const LV_FIELDS: [&str; 19] = [
     "lv_name",
     "vg_name",
     "lv_attr",
@@ -89,6 +89,7 @@ pub(super) const LV_FIELDS: [&str; 18] = [
     "lv_region_size",
     "lv_frontend",
     "lv_moving",
+    "lv_tags",
 ];
 
 /// A volume, and what has to be found out about it at most once.
@@ -185,6 +186,7 @@ impl<'a> LvFacts<'a> {
             }),
             "lv_region_size" => Value::Size(volume.region_size),
             "lv_frontend" => text(&volume.frontend),
+            "lv_tags" => report::tags(&volume.tags),
             "lv_moving" => {
                 let moving = volume.plexes.iter().filter_map(|plex| {
                     let old = volume

@@ -30,6 +30,7 @@ pub async fn lvcreate(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         pvs,
         inactive,
         frontend: front,
+        tags,
     } = command
     else {
         return Err(wrong("request", "cannot create", "not lvcreate", ""));
@@ -57,6 +58,7 @@ pub async fn lvcreate(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         )
     })?;
     let planned = plan::create_volume(&group, &request, &mut Uuid::new_v4)
+        .and_then(|group| plan::tag_volume(&group, &lv.lv, tags, &[]))
         .map_err(|error| plan_failed(lv, what, &error, &view))?;
     let mut volume = planned
         .volume(&lv.lv)

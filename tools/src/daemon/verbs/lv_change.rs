@@ -28,10 +28,28 @@ pub async fn lvchange(ctx: &Ctx, lv: &LvName, change: &LvChange) -> Result<(), F
             active::deactivate(&ctx.node, lv, *force).await
         }
         LvChange::Offline { plex } => set_state(ctx, lv, plex, PlexState::Offline).await,
+        LvChange::Tags { add, del } => change_tags(ctx, lv, add, del),
         // It has missed writes since it was taken off: its map says which.
         LvChange::Online { plex } => set_state(ctx, lv, plex, PlexState::Stale).await,
         LvChange::StableCopy { on } => stable_copy(ctx, lv, *on),
     }
+}
+
+fn change_tags(ctx: &Ctx, lv: &LvName, add: &[String], del: &[String]) -> Result<(), Failure> {
+    let what = "cannot change tags";
+    let view = usable(ctx, &lv.vg, what)?;
+    find_volume(&ctx.node, lv, what)?;
+    plan::tag_volume(&view.group, &lv.lv, add, del)
+        .map_err(|error| plan_failed(lv, what, &error, &view))?;
+    if ctx.would(&format!("change tags of {lv}")) {
+        return Ok(());
+    }
+    ctx.node
+        .commit(&lv.vg, |group| plan::tag_volume(group, &lv.lv, add, del))
+        .map_err(|error| commit_failed(lv, what, error))?;
+    ctx.out
+        .message(format!("Logical volume \"{}\" changed.", lv.lv));
+    Ok(())
 }
 
 /// Where the volume is now, a line each.

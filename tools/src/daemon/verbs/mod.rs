@@ -352,6 +352,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Vgremove { vg, force } => vg::vgremove(ctx, vg, *force).await,
         Command::Vgrename { vg, new } => vg::vgrename(ctx, vg, new).await,
         Command::Vgchange { vg, active } => vg_move::vgchange(ctx, vg.as_deref(), *active).await,
+        Command::Vgtags { vg, add, del } => vg_move::vgtags(ctx, vg, add, del).await,
         Command::Vgexport { vg } => vg_move::vgexport(ctx, vg).await,
         Command::Vgimport { vg } => vg_move::vgimport(ctx, vg).await,
         Command::Vgcfgbackup { vg, file } => vg_move::vgcfgbackup(ctx, vg, file.as_deref()).await,

@@ -7,7 +7,7 @@ use crate::daemon::Node;
 use crate::daemon::groups::GroupView;
 use crate::daemon::rows::{row, text};
 use crate::daemon::sample;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use volmgr::model::{Group, Layout, Plex, PlexState, Volume};
 
@@ -182,6 +182,7 @@ fn vg_row(view: &GroupView) -> Row {
         ("vg_uuid", text(group.uuid.to_string())),
         ("vg_extent_size", Value::Size(group.extent_size)),
         ("vg_seqno", Value::Number(group.seqno)),
+        ("vg_tags", tags(&group.tags)),
         (
             "vg_missing_pv_count",
             Value::Number(view.missing().len() as u64),
@@ -191,6 +192,12 @@ fn vg_row(view: &GroupView) -> Row {
             view.trouble.clone().map_or(Value::Empty, Value::Text),
         ),
     ])
+}
+
+/// As LVM lists them: with commas.
+pub(super) fn tags(tags: &BTreeSet<String>) -> Value {
+    let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+    text(tags.join(","))
 }
 
 /// `ok`, or the worst that can be said of the volume's plexes.

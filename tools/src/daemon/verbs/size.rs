@@ -58,6 +58,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(2),
             exported: false,
+            tags: Default::default(),
             pvs: vec![Pv {
                 uuid: Uuid::from_u128(3),
                 size: 200 << 20,

@@ -70,6 +70,23 @@ pub async fn vgchange(ctx: &Ctx, vg: Option<&str>, activate: bool) -> Result<(),
     failed.map_or(Ok(()), Err)
 }
 
+/// `vgchange --addtag`, `--deltag`.
+pub async fn vgtags(ctx: &Ctx, vg: &str, add: &[String], del: &[String]) -> Result<(), Failure> {
+    let what = "cannot change tags";
+    let view = usable(ctx, vg, what)?;
+    plan::tag_group(&view.group, add, del)
+        .map_err(|error| super::plan_failed(vg, what, &error, &view))?;
+    if ctx.would(&format!("change tags of {vg}")) {
+        return Ok(());
+    }
+    ctx.node
+        .commit(vg, |group| plan::tag_group(group, add, del))
+        .map_err(|error| commit_failed(vg, what, error))?;
+    ctx.out
+        .message(format!("Volume group \"{vg}\" successfully changed"));
+    Ok(())
+}
+
 /// `vgexport`: nobody here uses the group until it is imported; its disks are let go of.
 pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     let what = "cannot export";
