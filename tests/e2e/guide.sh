@@ -1,4 +1,4 @@
-# limit: 120
+# limit: 240
 # docs/guide.md: its commands, in its order, on two nodes. What needs a block device or an init (mkfs, mount, systemctl, apt-get) is done
 # in another way or left out; tests/vm/cases/guide.sh does it as it stands there.
 set -euo pipefail
@@ -9,8 +9,8 @@ node_start a
 node_start b
 for n in a b; do for d in sdb sdc sdd sde sdf sdg; do truncate -s 80M "$work/$n/$d"; done; done
 fingerprint() { ask "$1" nodeshow -o node_fingerprint; }
-head -c 32M /dev/urandom >"$work/data"
-head -c 32M /dev/zero >"$work/empty"
+head -c 16M /dev/urandom >"$work/data"
+head -c 16M /dev/zero >"$work/empty"
 write() { qemu-img convert -n -f raw -O raw "$1" "$(uri a vg0/web)"; }
 same() { qemu-img compare -q -f raw -F raw "$work/data" "$(uri a vg0/web)" || die "$1"; }
 ran=0
@@ -20,7 +20,7 @@ run() { # node command
     case $line in
     volmgr\ *)
         line=${line//\/dev\/sd/$work/$node/sd}
-        line=${line//10g/32m}
+        line=${line//10g/16m}
         line=${line//192.0.2.1:7750/127.0.0.1:${port_of[a]}}
         line=${line//192.0.2.2:7750/127.0.0.1:${port_of[b]}}
         line=${line//FINGERPRINT-OF-A/$(fingerprint a)}
