@@ -1,4 +1,4 @@
-# limit: 500
+# limit: 1000
 # disks: 320 320
 # needs: mkfs.ext4 fsck.ext4 git sqlite3 sha256sum
 # A real checkout by git and a real SQLite database on a mounted mirror; both judge themselves, before and after a remount.

@@ -1,4 +1,4 @@
-# limit: 400
+# limit: 800
 # Backup and restore of a mounted ext4 between two daemons in one guest: attached while it is written, detached at a point,
 # compared, overwritten with garbage, swapped back, mounted: the files of the point are there.
 . /job/guest.sh

@@ -1,4 +1,4 @@
-# limit: 700
+# limit: 1200
 # disks: 450 450
 # needs: mkfs.ext4 resize2fs mkfs.xfs xfs_growfs cryptsetup udevadm blockdev
 # A volume grows while it is used: ext4 and xfs mounted and being written, LUKS open; the device, udev and the filesystems see it.

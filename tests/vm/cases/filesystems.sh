@@ -1,4 +1,4 @@
-# limit: 900
+# limit: 1500
 # disks: 340 340
 # needs: mkfs.ext4 fsck.ext4 mkfs.xfs xfs_repair mkfs.btrfs btrfs fstrim
 # ext4, xfs and btrfs on a mirror: made, mounted, filled, trimmed, checked, mounted again: the same files; equal plexes.

@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 1200
 # disks: 320 320
 # needs: fio blkdiscard
 # fio's verification of the raw device: reads, writes, trims, flushes, FUA; mixed sizes, depths and jobs; then equal plexes.

@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 600
 # needs: mkfs.ext4 fsck.ext4 dmsetup
 # Taking a device away from its users: refused with a line that says so, done with --force: they get errors, nothing hangs,
 # and what they had been told was written is there when the volume is back.

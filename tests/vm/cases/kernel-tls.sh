@@ -1,4 +1,4 @@
-# limit: 400
+# limit: 800
 # TLS records by the kernel: full sync, live writes, cut and resync and restore go through it, by the counters and by the kernel's own
 # statistics; a peer without it is understood; a key that is used up is replaced by a new connection; what was tampered with is noticed.
 . /job/guest.sh

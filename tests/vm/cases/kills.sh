@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 900
 # needs: fio
 # kill -9 of the daemon 20 times under fio's verify load, with a feed attached: no I/O error, nothing lost that was
 # acknowledged, the plexes are equal in the end, and the feed has sent what it missed, not everything.

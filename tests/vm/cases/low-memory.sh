@@ -1,4 +1,4 @@
-# limit: 300
+# limit: 700
 # memory: 700
 # disks: 200 200 512
 # needs: fio mkfs.ext4 fsck.ext4

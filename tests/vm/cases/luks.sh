@@ -1,4 +1,4 @@
-# limit: 500
+# limit: 900
 # disks: 200 200
 # needs: cryptsetup mkfs.ext4 fsck.ext4 udevadm
 # LUKS on a mirror, with udev running: formatted, opened, a filesystem in it, trimmed through it; not one byte in clear on a disk.

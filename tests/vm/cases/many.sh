@@ -1,4 +1,4 @@
-# limit: 420
+# limit: 900
 # needs: fio
 # memory: 3072
 # Fifty volumes at once: made, activated, all of them written and read back, the daemon killed and restarted under them,

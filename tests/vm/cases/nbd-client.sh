@@ -1,4 +1,4 @@
-# limit: 180
+# limit: 400
 # The kernel's own NBD client on the daemon's socket: a file system through it.
 . /job/guest.sh
 need nbd-client; need mkfs.ext4

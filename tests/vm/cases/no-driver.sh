@@ -1,4 +1,4 @@
-# limit: 180
+# limit: 400
 # needs: nbdinfo setpriv
 # Without the driver, without its control device, or without the right to it: what was asked for by name is refused with the
 # reason and what to do; else the volume is served by NBD.

@@ -1,4 +1,4 @@
-# limit: 300
+# limit: 700
 # disks: 200 200
 # needs: sfdisk partx mkfs.ext4 fsck.ext4 mkswap udevadm blockdev
 # A partition table on a mirror, with udev running: nodes and names of the partitions, filesystem and swap on them, after a

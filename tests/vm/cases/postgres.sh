@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 1200
 # disks: 500 500
 # needs: mkfs.xfs xfs_repair setpriv
 # PostgreSQL with data checksums on xfs on a mirror: pgbench's load, the server killed under it, recovery from its log; then

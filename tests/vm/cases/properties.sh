@@ -1,4 +1,4 @@
-# limit: 300
+# limit: 700
 # disks: 100 100
 # needs: udevadm mkfs.ext4 blockdev lsblk
 # What the device says of itself in /sys and to udev, over disks of several kinds; and its names, from first to last.

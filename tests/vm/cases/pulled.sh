@@ -1,4 +1,4 @@
-# limit: 420
+# limit: 900
 # needs: fio dmsetup
 # A plex's disk goes under fio's verify load and comes back: once as a table of errors (dm-error), once as a SCSI disk that is
 # taken out of the machine. Nobody who uses the volume notices; the plex that is back gets what it missed, not everything.

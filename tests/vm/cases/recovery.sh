@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 600
 # The daemon is killed under a mounted file system that is being written. The next one takes the device over: the mount
 # stays, no write fails, nothing is lost.
 . /job/guest.sh

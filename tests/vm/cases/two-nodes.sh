@@ -1,6 +1,6 @@
 # nodes: 2
 # disks: 160 160
-# limit: 900
+# limit: 1500
 # memory: 1024
 # needs: mkfs.ext4 fsck.ext4 sha256sum
 # The README's quick start, word for word, on two machines: a mounted and busy ext4 backed up over TLS, destroyed, restored; then

@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 600
 # needs: fio mkfs.ext4 fsck.ext4
 # An upgrade: the daemon is stopped in good order and another program takes its place, five times under fio's verify load,
 # with a mounted file system on a second volume. I/O pauses and goes on; nothing fails.

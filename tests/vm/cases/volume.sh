@@ -1,4 +1,4 @@
-# limit: 400
+# limit: 800
 # A volume as a block device: single plex and mirror, file systems on it, its name, in use, resize, verification.
 . /job/guest.sh
 need mkfs.ext4; need fsck.ext4; need fio

@@ -1,4 +1,4 @@
-# limit: 400
+# limit: 700
 # memory: 3072
 # Payload never enters the daemon where the kernel can: two plexes and a plaintext live feed from the same request pages.
 # The daemon's own counters say so, and the kernel is asked, too: its trace of the lane's ring, of the system calls that carry
