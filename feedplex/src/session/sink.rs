@@ -122,7 +122,8 @@ impl Sink {
             }
             (Step::Offer, Message::StreamsOffer(offer)) => return self.confirm(core, offer),
             (Step::Running, message) => return self.running(core, message),
-            (Step::Split, Message::PointCommit(_)) => {}
+            // The source knows that the point is here: nothing is left to be said.
+            (Step::Split, Message::PointCommit(_)) => core.end(CloseReason::Split),
             _ => return false,
         }
         true

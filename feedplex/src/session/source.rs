@@ -231,7 +231,9 @@ impl Source {
                     && ending.point == point
                 {
                     ending.sent = false;
-                    // The engine tracks since; a new round makes it whole, then marks again.
+                    // The engine is cut off or only tracks since; a new round makes the feed whole from
+                    // the start, then marks again.
+                    self.leave(core);
                     self.behind(core);
                 }
             }

@@ -59,7 +59,7 @@ impl AckTracker {
     }
 
     /// Takes a token on whose frames are numbered later.
-    pub(super) fn open(&self, token: u64) -> Result<(), SendError> {
+    pub fn open(&self, token: u64) -> Result<(), SendError> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(SendError::Closed);
@@ -72,7 +72,7 @@ impl AckTracker {
     }
 
     /// Takes a token on that is one frame, and numbers it.
-    pub(super) fn open_with_sequence(&self, token: u64) -> Result<u64, SendError> {
+    pub fn open_with_sequence(&self, token: u64) -> Result<u64, SendError> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(SendError::Closed);
@@ -87,14 +87,14 @@ impl AckTracker {
     }
 
     /// Numbers a frame.
-    pub(super) fn next_sequence(&self) -> u64 {
+    pub fn next_sequence(&self) -> u64 {
         let mut state = lock(&self.state);
         state.sent += 1;
         state.sent
     }
 
     /// The token's last frame has been sent.
-    pub(super) fn seal(&self, token: u64, sequence: u64) {
+    pub fn seal(&self, token: u64, sequence: u64) {
         let mut state = lock(&self.state);
         if let Some(entry) = state
             .entries
@@ -110,7 +110,7 @@ impl AckTracker {
     }
 
     /// The token failed by itself; the stream goes on.
-    pub(super) fn fail(&self, token: u64, error: IoError) {
+    pub fn fail(&self, token: u64, error: IoError) {
         let mut state = lock(&self.state);
         let found = state
             .entries

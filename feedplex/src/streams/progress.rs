@@ -77,7 +77,7 @@ impl StreamProgress {
     }
 
     /// A frame is done. `durable` says whether that includes being durable.
-    pub(super) fn complete(&self, sequence: u64, durable: bool) {
+    pub fn complete(&self, sequence: u64, durable: bool) {
         let mut state = lock(&self.state);
         debug_assert!(sequence > state.applied, "frame {sequence} is done twice");
         if !durable {

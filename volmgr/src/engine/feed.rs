@@ -193,6 +193,17 @@ impl Engine {
         waits
     }
 
+    /// Nobody knows what the volume holds there: every feed misses it. One that has caught up leaves the
+    /// write order with that, as a bulk copy has no place in it, and its sink must hear of it first.
+    pub(super) fn doubt_feeds(&mut self, range: ByteRange, out: Out<'_>) {
+        for feed in &mut self.feeds {
+            if feed.caught_up {
+                go_behind(feed, out);
+            }
+            feed.dirty(range);
+        }
+    }
+
     /// Something has come from one feed in an online restore: the others copy it when they can.
     pub(super) fn pass_on(&mut self, source: FeedId, parts: &[ByteRange]) {
         for feed in self.feeds.iter_mut().filter(|f| f.id != source) {

@@ -242,9 +242,7 @@ impl Engine {
                 for plex in self.plexes.iter_mut().filter(|p| !p.is_active()) {
                     plex.track.add(range);
                 }
-                for feed in &mut self.feeds {
-                    feed.dirty(range);
-                }
+                self.doubt_feeds(range, out);
                 self.set_back(out);
             } else {
                 let brings = std::mem::take(&mut write.brings);

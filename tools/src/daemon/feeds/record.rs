@@ -158,10 +158,6 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             }
             // From now on the feed may write at any moment; set again when it has ended well.
             record.settled = *role == Role::Source;
-            volume.role = match role {
-                Role::Source => VolumeRole::Normal,
-                Role::Sink => VolumeRole::Feed,
-            };
             if let Some(lineage) = generation {
                 volume.generation = generation_of(lineage);
             }
@@ -192,8 +188,6 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
                 (record.seeded, record.consistent) = (true, true);
             }
             volume.generation = generation_of(generation);
-            // The sink's content is its own from here on.
-            volume.role = VolumeRole::Normal;
             // What has been in use while it was restored is not what the source had.
             if volume.feeds[index].missing_slot().is_none() {
                 list_point(volume, index, *point, name, *time);
@@ -209,11 +203,44 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             record.role_epoch = *role_epoch;
             record.intent = FeedIntent::Attached;
             (record.seeded, record.consistent, record.settled) = (true, true, true);
-            volume.role = VolumeRole::Feed;
             if record.restore.take().is_none() {
                 list_point(volume, index, *point, name, *time);
             }
         }
+    }
+    volume.role = volume_role(volume);
+}
+
+/// May this change of a feed's record be made: a volume has one source.
+///
+/// # Errors
+/// Says who fills the volume already.
+pub fn check(volume: &Volume, feed: Uuid, change: &RecordChange) -> Result<(), String> {
+    let sink = matches!(
+        change,
+        RecordChange::Swapped { .. }
+            | RecordChange::Session {
+                role: Role::Sink,
+                ..
+            }
+    );
+    let others = volume.feeds.iter().filter(|known| known.uuid != feed);
+    match others
+        .into_iter()
+        .find(|known| known.fills() && !known.epochs.is_empty())
+    {
+        Some(other) if sink => Err(format!("the volume is fed by {}", other.peer)),
+        _ => Ok(()),
+    }
+}
+
+/// Does a peer write to the volume? One that is fed stays so whatever becomes of feeds that pass its
+/// content on; after its point a sink's content is its own.
+pub fn volume_role(volume: &Volume) -> VolumeRole {
+    let fed = |feed: &Feed| feed.fills() && !feed.epochs.is_empty();
+    match volume.feeds.iter().any(fed) {
+        true => VolumeRole::Feed,
+        false => VolumeRole::Normal,
     }
 }
 
@@ -380,6 +407,35 @@ mod tests {
         assert_eq!(v.generation.current, Uuid::from_u128(5));
         let names: Vec<_> = v.points.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names, ["tuesday"], "the sink holds one point");
+    }
+
+    #[test]
+    fn a_sink_that_passes_its_content_on_stays_a_sink() {
+        let mut v = volume();
+        let fed = v.feeds[0].uuid;
+        let mut on = v.feeds[0].clone();
+        (on.uuid, on.direction, on.map_slot) = (Uuid::from_u128(8), Direction::Out, 3);
+        v.feeds.push(on.clone());
+        apply(&mut v, fed, &session(Role::Sink));
+        apply(&mut v, on.uuid, &session(Role::Source));
+        assert_eq!(v.role, VolumeRole::Feed, "its own session begins");
+        let split = RecordChange::Split {
+            point: Uuid::from_u128(5),
+            name: "monday".into(),
+            time: 1,
+            generation: Lineage {
+                current: Uuid::from_u128(5),
+                history: Vec::new(),
+            },
+        };
+        apply(&mut v, on.uuid, &split);
+        assert_eq!(v.role, VolumeRole::Feed, "its own feed ends at a point");
+        // Nor may it take a second source in.
+        let error = check(&v, on.uuid, &session(Role::Sink)).unwrap_err();
+        assert_eq!(error, "the volume is fed by b");
+        apply(&mut v, fed, &split);
+        assert_eq!(v.role, VolumeRole::Normal);
+        assert_eq!(check(&v, on.uuid, &session(Role::Sink)), Ok(()));
     }
 
     #[test]

@@ -215,7 +215,10 @@ impl Feeds {
                 );
                 return Err(refuse(RefusalCode::WrongState, text));
             }
-            let fed = volume.feeds.iter().any(|feed| feed.fills());
+        }
+        if recorded.is_none() || peer_sends {
+            let other = |feed: &volmgr::model::Feed| feed.uuid != handshake.feed && feed.fills();
+            let fed = volume.feeds.iter().any(other);
             if fed {
                 let text = format!("{lv} is fed by another peer");
                 return Err(refuse(RefusalCode::Busy, text));

@@ -117,7 +117,7 @@ fn remove_record(feeds: &Feeds, entry: &FeedEntry) -> Result<(), String> {
             let next = plan::remove_feed(group, &lv.lv, entry.uuid)?;
             plan::update_volume(&next, &lv.lv, |volume| {
                 volume.points.retain(|point| point.feed != entry.uuid);
-                volume.role = volmgr::model::Role::Normal;
+                volume.role = super::record::volume_role(volume);
             })
         })
         .map(|_| ())

@@ -4,6 +4,7 @@ use super::super::Feeds;
 use super::super::entry::FeedEntry;
 use super::super::record::{self, Ask};
 use crate::lane::LaneHandle;
+use feedplex::generation::Role;
 use feedplex::session::{FreshIds, LocalFeed, MapChange, RecordChange, Rights, SessionConfig};
 use feedplex::wire::preamble::Token;
 use std::sync::Arc;
@@ -22,6 +23,13 @@ pub(super) async fn commit(
     if matches!(change, RecordChange::Session { .. }) && entry.provisional().is_some() {
         // Without epochs, which no session takes for known: the map comes before they do.
         feeds.commit_provisional(entry).await?;
+    }
+    let (_, volume) = feeds.node.volume(&entry.lv()).ok_or("the volume is gone")?;
+    record::check(&volume, entry.uuid, change)?;
+    if ends_tracking(change) {
+        // From here on nobody tracks for the peer what a power cut takes back here, and the peer has
+        // all of it durable: so it has to be durable here, too.
+        lane.quiesce().await.map_err(failed)?;
     }
     if let Some((volume, _)) = feeds.record(entry)
         && let Some(point) = record::point_to_keep(&volume, entry.uuid, change)
@@ -68,6 +76,18 @@ pub(super) async fn commit(
     feeds.reconfigure(entry).await?;
     entry.committed();
     Ok(())
+}
+
+/// Does the volume become a sink with this?
+fn ends_tracking(change: &RecordChange) -> bool {
+    matches!(
+        change,
+        RecordChange::Swapped { .. }
+            | RecordChange::Session {
+                role: Role::Sink,
+                ..
+            }
+    )
 }
 
 /// The feed goes on from a point: what changed here since gets a map of its own.

@@ -92,7 +92,9 @@ pub(super) async fn resume(
     let what = "cannot resume";
     let entry = find(feeds, lv, peer, what)?;
     let feed = record_of(feeds, &entry, lv, what)?;
-    if feed.intent != FeedIntent::Paused && entry.status().state != FeedState::Refused {
+    // The pause may be the peer's; then only this side's attempts have to begin again.
+    let waits = matches!(entry.status().state, FeedState::Refused | FeedState::Paused);
+    if feed.intent != FeedIntent::Paused && !waits {
         return Err(fail(lv, what, "the feed is not paused", "see feeds"));
     }
     if ctx.would(&format!("resume the feed of {lv} with {peer}")) {

@@ -1,0 +1,50 @@
+//! Whole nodes in a hostile, deterministic world.
+//!
+//! The product's own state machines run here: `volmgr`'s engine, plans and metadata store,
+//! `regionmap`'s log, `feedplex`'s sessions, acknowledgement books and control messages, and the
+//! daemon's record keeping (`tools/src/daemon/feeds/record.rs`, taken in as it is). Disks, network,
+//! clients, admins and the clock are simulated. What the daemon does between those machines is
+//! tokio code that cannot be driven step by step; [`boot`], [`lane`], [`session`], [`stream`] and
+//! [`admin`] model it thinly, in the daemon's order.
+//!
+//! A run is a seed. Each step of a run has a chance of its own ([`rng::Rng::of_step`]), so that a
+//! run that fails can be cut down to the steps that matter ([`shrink`]).
+//!
+//! | file | subject |
+//! | --- | --- |
+//! | `world` | the nodes, and what happens next |
+//! | `setup` | disks, groups and volumes of a new world |
+//! | `boot` | a node starts, crashes, commits metadata |
+//! | `lane` | the engine's actions, clients |
+//! | `session`, `stream` | what drives a feed's session, and its data streams |
+//! | `target`, `maps` | the volume for a handshake; maps between wire and engine |
+//! | `net` | connections: delayed, cut, half open |
+//! | `admin` | attach, detach, swap, plexes, and faults |
+//! | `check` | claims of consistency and of who may overwrite what |
+//! | `history`, `disk` | the model of a volume's content; a disk |
+//! | `rest` | everything heals: all copies must be equal |
+//! | `shrink` | from a failing run to a short one |
+
+pub mod admin;
+pub mod boot;
+pub mod check;
+pub mod disk;
+pub mod history;
+pub mod lane;
+pub mod maps;
+pub mod net;
+pub mod rest;
+pub mod rng;
+pub mod session;
+pub mod setup;
+pub mod shrink;
+pub mod stream;
+pub mod target;
+pub mod world;
+
+/// Between metadata and sessions: the daemon's own.
+#[path = "../../../tools/src/daemon/feeds/record.rs"]
+pub mod record;
+
+pub use shrink::{Outcome, run, shrink};
+pub use world::{Totals, World};

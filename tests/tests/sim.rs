@@ -1,0 +1,124 @@
+//! Whole nodes over simulated disks and a simulated network: see `volmgr_tests::sim`.
+//!
+//! `make sim SEEDS=n` runs so many seeds, from `FIRST=n` on, `SEED=n` just one. The lowest that fails is
+//! cut down to the steps that matter, which are printed as a trace. `SEED=n STEPS=a,b,…` replays just
+//! those steps.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use volmgr_tests::sim::{Totals, run, shrink};
+
+/// Steps of a run.
+const STEPS: u32 = 1500;
+/// Runs that may be spent on making a failing run shorter.
+const TRIES: usize = 1500;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Failures after which a campaign ends early.
+const ENOUGH: usize = 20;
+
+/// Runs the seeds on all processors; those that fail, and why.
+fn seeds(first: u64, count: u64, steps: &[u32]) -> (Totals, BTreeMap<u64, String>) {
+    let next = AtomicU64::new(first);
+    let all = Mutex::new((Totals::default(), BTreeMap::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let outcome = run(seed, steps, false);
+                    let mut all = all.lock().unwrap();
+                    all.0.add(&outcome.totals);
+                    if let Some(failure) = outcome.failure {
+                        all.1.insert(seed, failure);
+                        if all.1.len() >= ENOUGH {
+                            next.fetch_max(first + count, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    all.into_inner().unwrap()
+}
+
+#[test]
+fn whole_nodes() {
+    let steps: Vec<u32> = match std::env::var("STEPS") {
+        Ok(list) => list.split(',').map(|s| s.parse().unwrap()).collect(),
+        Err(_) => (0..STEPS).collect(),
+    };
+    let seed = number("SEED");
+    if let (Some(seed), Ok(_)) = (seed, std::env::var("STEPS")) {
+        let outcome = run(seed, &steps, true);
+        for line in &outcome.trace {
+            println!("{line}");
+        }
+        println!("{:?}", outcome.totals);
+        assert!(outcome.failure.is_none(), "{}", outcome.failure.unwrap());
+        return;
+    }
+    // Without optimisation a tenth of it is what one has the patience for.
+    let usual = if cfg!(debug_assertions) { 60 } else { 2000 };
+    let count = match seed {
+        Some(_) => 1,
+        None => number("SEEDS").unwrap_or(usual),
+    };
+    let first = seed.or(number("FIRST")).unwrap_or(0);
+    let began = Instant::now();
+    let (totals, failed) = seeds(first, count, &steps);
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{count} seeds in {seconds:.1} s, {:.0} operations/s: {totals:#?}",
+        totals.operations as f64 / seconds
+    );
+    for (seed, failure) in &failed {
+        println!("seed {seed}: {failure}");
+    }
+    if let Some((seed, failure)) = failed.into_iter().next() {
+        let kept = shrink(seed, &steps, &failure, TRIES);
+        let list: Vec<String> = kept.iter().map(u32::to_string).collect();
+        let short = run(seed, &kept, true);
+        println!(
+            "the last of {} steps that matter, of seed {seed}:",
+            kept.len()
+        );
+        let from = short.trace.len().saturating_sub(60);
+        for line in &short.trace[from..] {
+            println!("  {line}");
+        }
+        panic!(
+            "seed {seed}: {failure}\nafter cutting it down: {}\nreplay with: make sim SEED={seed} STEPS={}",
+            short.failure.unwrap_or_default(),
+            list.join(",")
+        );
+    }
+    if count >= 60 {
+        // A world in which nothing happens proves nothing.
+        for (what, count) in [
+            ("crashes", totals.crashes),
+            ("torn commits", totals.torn_commits),
+            ("cuts", totals.cuts),
+            ("consistent", totals.consistent),
+            ("splits", totals.splits),
+            ("swaps", totals.swaps),
+            ("diverged", totals.diverged),
+            ("synced", totals.synced),
+            ("repaired", totals.repaired),
+            ("claims", totals.claims),
+            ("behind", totals.behind),
+            ("grown", totals.grown),
+        ] {
+            assert!(count > 0, "no {what} in {} seeds", 60);
+        }
+    }
+}
