@@ -47,6 +47,7 @@ vm-bench: build ## block devices and feeds beside rublk, md, DRBD, in a real ker
 bench: build ## figures beside those of others (tests/bench)
 	@$(need) bench
 	tests/bench/run
+	tests/bench/control
 
 ifneq ($(wildcard tests/tests/sim.rs),)
 .PHONY: sim

@@ -1,4 +1,4 @@
-# limit: 60
+# limit: 180
 # Completion in a real bash: verbs, options, words, and the names of volumes, groups, disks, plexes and peers; without a daemon
 # everything but names. The other shells' scripts are read by those that are installed.
 set -euo pipefail

@@ -1,4 +1,4 @@
-# limit: 60
+# limit: 180
 # Tags: put on and taken off, selected by, in place of names; they survive the daemon's death, and a backup of the metadata.
 # Then every changing verb with --test: it says what it would do, and nothing has changed.
 set -euo pipefail

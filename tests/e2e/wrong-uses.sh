@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 300
 # Wrong uses, a table: exit code, what the one line on standard error must say, and the command ($d is the folder with the disks). After
 # each of them nothing has changed: not the metadata, not the listings, not the disks that are nobody's.
 set -euo pipefail
