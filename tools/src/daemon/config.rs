@@ -370,6 +370,48 @@ mod tests {
     }
 
     #[test]
+    fn the_packaged_file_has_every_key_and_all_are_taken() {
+        let packaged = include_str!("../../../dist/volmgrd.toml");
+        // What is commented out there is an example, or the default.
+        let key = |line: &&str| {
+            let first = line.split(['=', ']']).next().unwrap_or_default().trim();
+            let name = first.trim_start_matches('[');
+            !name.is_empty()
+                && line.contains(['=', ']'])
+                && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        };
+        let whole: Vec<&str> = packaged
+            .lines()
+            .map(|line| line.strip_prefix('#').unwrap_or(line))
+            .filter(key)
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = defaults(dir.path());
+        for text in [packaged, &whole.join("\n")] {
+            std::fs::write(&paths.config_file, text).unwrap();
+            Config::load(&Options::default(), &paths).unwrap();
+        }
+        let names = |lines: Vec<&str>| -> std::collections::BTreeSet<String> {
+            let name = |line: &str| {
+                line.split(['=', ']'])
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            };
+            lines.into_iter().map(name).collect()
+        };
+        let help: Vec<&str> = AFTER_HELP
+            .lines()
+            .skip_while(|line| !line.starts_with("  state_dir"))
+            .take_while(|line| line.is_empty() || line.starts_with("  "))
+            .map(str::trim)
+            .filter(key)
+            .collect();
+        assert_eq!(names(whole), names(help));
+    }
+
+    #[test]
     fn the_nbd_socket_lies_beside_the_control_socket() {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
