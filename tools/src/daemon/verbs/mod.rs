@@ -19,6 +19,8 @@ mod tree;
 mod vg;
 mod vg_move;
 
+pub use lv::grow_with_peer;
+
 use super::Node;
 use super::groups::{CommitError, GroupView};
 use super::rows::human;
