@@ -18,7 +18,7 @@ impl Lane {
         while let Ok(outcome) = self.inbox.outcomes.try_recv() {
             self.last_busy = Instant::now();
             match outcome {
-                Outcome::Io(io, result) => self.results.push_back((io, result)),
+                Outcome::Io(io, result) => self.performed(io, result),
                 Outcome::Grant { id, results, done } => self.grant_ended(id, results, done),
             }
         }

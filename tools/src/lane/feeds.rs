@@ -9,7 +9,7 @@ use ringio::Source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-use volmgr::engine::{FeedCopy, FeedId, FeedIo, IoId};
+use volmgr::engine::{DiskId, FeedCopy, FeedId, FeedIo, IoId};
 
 /// How long an update of the log may take before the one who asked for it is told.
 const DURABLE_MAX: Duration = Duration::from_secs(30);
@@ -117,12 +117,21 @@ impl Lane {
         let bytes = copy.range.len();
         self.meters.feed_sent(copy.io, copy.feed, false, bytes);
         let mut segments = Vec::with_capacity(copy.segments.len());
+        let mut read = Vec::new();
         for segment in &copy.segments {
             let Some(disk) = self.disks.get(segment.disk) else {
                 let gone = IoError::new(IoErrorKind::Gone);
                 self.results.push_back((copy.io, Err(gone)));
                 return;
             };
+            if disk.broken {
+                let lost = IoError::new(IoErrorKind::Medium);
+                self.results.push_back((copy.io, Err(lost)));
+                return;
+            }
+            if !disk.is_block && !read.contains(&segment.disk) {
+                read.push(segment.disk);
+            }
             segments.push((Arc::clone(&disk.buffered), segment.range));
         }
         let result = match self.outlets.get_mut(&copy.feed) {
@@ -135,9 +144,26 @@ impl Lane {
                 })
                 .map_err(|_| IoError::new(IoErrorKind::Congested)),
         };
-        if let Err(error) = result {
-            self.results.push_back((copy.io, Err(error)));
+        match result {
+            Ok(()) => drop(self.copies.insert(copy.io, (copy.feed, read))),
+            Err(error) => self.results.push_back((copy.io, Err(error))),
         }
+    }
+
+    /// The result of an operation that other threads performed. A copy read its disks past this thread:
+    /// where one of them has lost its end meanwhile, it may have sent a hole instead of data.
+    pub(super) fn performed(&mut self, io: IoId, result: Result<(), IoError>) {
+        let read = self.copies.remove(&io).map(|(_, read)| read);
+        let read = read.filter(|read| result.is_ok() && !read.is_empty());
+        let result = read.map_or(result, |read| {
+            self.disks.check_sizes(&self.name);
+            let broken = |disk: &DiskId| self.disks.get(*disk).is_none_or(|disk| disk.broken);
+            match read.iter().any(broken) {
+                true => Err(IoError::new(IoErrorKind::Medium)),
+                false => Ok(()),
+            }
+        });
+        self.results.push_back((io, result));
     }
 
     /// The engine says where in the live stream the mark goes.
@@ -193,6 +219,7 @@ impl Lane {
             // The old connection was not taken off: what it had in flight is not known.
             self.meters.feed_cut(feed);
             self.engine.feed_offline(feed, &mut self.out);
+            self.copies.retain(|_, (of, _)| *of != feed);
         }
         self.engine.feed_online(feed, &mut self.out);
         self.take_out();
@@ -201,6 +228,7 @@ impl Lane {
     pub(super) fn feed_offline(&mut self, feed: FeedId) {
         self.outlets.remove(&feed);
         self.meters.feed_cut(feed);
+        self.copies.retain(|_, (of, _)| *of != feed);
         self.engine.feed_offline(feed, &mut self.out);
         self.take_out();
         let lost: Vec<IoId> = self

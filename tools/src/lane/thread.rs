@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use volmgr::engine::{Action, Engine, EngineConfig, FeedId, IoId, Note, VolumeLayout};
+use volmgr::engine::{Action, DiskId, Engine, EngineConfig, FeedId, IoId, Note, VolumeLayout};
 
 /// Between two ticks of the engine's clock, while something is going on.
 const TICK: Duration = Duration::from_millis(100);
@@ -159,6 +159,8 @@ pub(super) struct Lane {
     pub next_grant: u64,
     pub outlets: HashMap<FeedId, Box<dyn FeedOutlet>>,
     pub marks: HashMap<IoId, Mark>,
+    /// Bulk copies that other threads perform: for which feed, from which files.
+    pub copies: HashMap<IoId, (FeedId, Vec<DiskId>)>,
     /// Waiting until all requests with lower serial numbers are done.
     pub quiesces: Vec<(u64, Reply<()>)>,
     /// Waiting until the engine's maps are in the log as they were at a barrier.
@@ -237,6 +239,7 @@ impl Lane {
             next_grant: 0,
             outlets: HashMap::new(),
             marks: HashMap::new(),
+            copies: HashMap::new(),
             quiesces: Vec::new(),
             durables: Vec::new(),
             backlog: VecDeque::new(),

@@ -311,7 +311,7 @@ impl Engine {
     }
 
     /// Takes a changed layout: plexes and feeds that came, went or changed state, a volume that
-    /// grew. The metadata already says so. Before the volume grows, the caller has grown every copy
+    /// grew. The metadata already says so. Before the volume grows, the caller has zeroed what it grows by and grown every copy
     /// of the log ([`regionmap::log::Geometry::grow`]); a copy that is new here has been formatted.
     ///
     /// Plex states: `offline` and `failed` take a plex out; `stale`, `syncing` and `empty` put one
@@ -383,9 +383,10 @@ impl Engine {
                 plex.track.add(new);
             }
         }
+        // The caller has zeroed it on the plexes, and the other side of a feed zeroes what it grows by:
+        // that is no change, least of all one of the sink's own.
         for feed in &mut self.feeds {
             feed.track.grow(size);
-            feed.dirty(new);
         }
         if several {
             self.recover.set_range(new);

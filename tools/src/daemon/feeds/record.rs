@@ -252,6 +252,12 @@ pub fn begin_restore(volume: &mut Volume, feed: Uuid, map_slot: u32) {
     }
 }
 
+/// A volume's name as a peer tells it, for listings: nothing depends on it but what is asked for by name.
+pub fn shown_name(told: &str) -> String {
+    let plain = told.chars().filter(|c| !c.is_control());
+    plain.take(2 * volmgr::names::NAME_MAX + 1).collect()
+}
+
 /// The sink holds one point: the newest of a feed replaces those before it, but for those that have a map
 /// of their own of what changed since.
 fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u64) {

@@ -335,7 +335,12 @@ impl Driver {
             return Event::CommitFailed(id, "no feed".into());
         };
         let role = self.session.role();
-        match local::commit(&self.feeds, &bound.entry, &bound.lane, &change).await {
+        let peer_lv = self
+            .session
+            .peer()
+            .map(|peer| super::record::shown_name(&peer.name));
+        let result = local::commit(&self.feeds, &bound.entry, &bound.lane, &change, peer_lv).await;
+        match result {
             Ok(()) => {
                 if let Some(role) = role {
                     bound.entry.set_running(Some(Running {

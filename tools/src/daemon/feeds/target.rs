@@ -153,16 +153,59 @@ impl Feeds {
         Ok(true)
     }
 
-    /// Runs a verb for itself; what it has to say goes nowhere.
-    async fn own_command(&self, command: Command) -> Result<(), Failure> {
+    /// The peer's volume has grown since the last session: so does this side's, where the peer may take
+    /// space here.
+    async fn grow(
+        &self,
+        peer: &PeerLink,
+        handshake: &Handshake,
+        lv: &LvName,
+        size: u64,
+    ) -> Result<(), Refused> {
+        let too_small = |why: String| {
+            let text = format!(
+                "{lv} has {size} bytes here, the peer's volume has grown to {}: {why}",
+                handshake.size
+            );
+            refuse(RefusalCode::SinkTooSmall, text)
+        };
+        let rules = self.node.peers.get(&peer.name);
+        let rules = rules.and_then(|peer| Rules::parse(&peer.allow).ok());
+        if !rules
+            .unwrap_or_default()
+            .allows(Right::Create, &lv.to_string())
+        {
+            return Err(too_small(format!(
+                "peer {} may not take space here (peeradd --allow create:{lv}, then feedresume over there)",
+                peer.name
+            )));
+        }
+        let extent = self
+            .node
+            .groups
+            .view(&lv.vg)
+            .map(|view| view.group.extent_size);
+        if !extent.is_some_and(|extent| handshake.size.is_multiple_of(extent)) {
+            return Err(too_small("no multiple of the extent size here".into()));
+        }
+        crate::daemon::verbs::grow_with_peer(&self.own_ctx(), lv, handshake.size)
+            .await
+            .map_err(|failure| too_small(failure.to_string()))
+    }
+
+    /// For verbs run for itself; what they have to say goes nowhere.
+    fn own_ctx(&self) -> Ctx {
         let (sender, _replies) = tokio::sync::mpsc::unbounded_channel();
-        let ctx = Ctx {
+        Ctx {
             node: self.node.clone(),
             test: false,
             yes: true,
             out: Out::new(sender),
-        };
-        crate::daemon::verbs::dispatch(&ctx, &command).await
+        }
+    }
+
+    async fn own_command(&self, command: Command) -> Result<(), Failure> {
+        crate::daemon::verbs::dispatch(&self.own_ctx(), &command).await
     }
 
     async fn unmake(&self, lv: &LvName) {
@@ -192,14 +235,20 @@ impl Feeds {
             .node
             .lane(lv)
             .ok_or_else(|| local("the volume is not active".into()))?;
-        let (view, volume) = self
-            .node
-            .volume(lv)
-            .ok_or_else(|| refuse(RefusalCode::NoVolume, "the volume is gone"))?;
-        let size = volume.extents.saturating_mul(view.group.extent_size);
+        let found = || {
+            let found = self.node.volume(lv);
+            found.ok_or_else(|| refuse(RefusalCode::NoVolume, "the volume is gone"))
+        };
+        let (view, volume) = found()?;
+        let size = view.group.bytes_of(&volume);
+        if size < handshake.size && volume.feeds.iter().any(|f| f.uuid == handshake.feed) {
+            self.grow(peer, handshake, lv, size).await?;
+        }
+        let (view, volume) = found()?;
+        let size = view.group.bytes_of(&volume);
         if size != handshake.size {
             let text = format!(
-                "{lv} has {size} bytes, the peer's volume has {}",
+                "{lv} has {size} bytes here, the peer's volume has {} (lvextend the smaller one)",
                 handshake.size
             );
             return Err(refuse(RefusalCode::SinkTooSmall, text));
@@ -233,12 +282,7 @@ impl Feeds {
             Some(entry) => entry,
             None => {
                 // For listings; whatever it is, nothing here depends on it.
-                let peer_lv: String = handshake
-                    .name
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(2 * volmgr::names::NAME_MAX + 1)
-                    .collect();
+                let peer_lv = record::shown_name(&handshake.name);
                 let feed = recorded.cloned().unwrap_or_else(|| {
                     record::provisional(
                         handshake.feed,

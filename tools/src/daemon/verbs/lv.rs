@@ -232,10 +232,56 @@ pub async fn lvextend(
     size: SizeSpec,
     pvs: &[String],
 ) -> Result<(), Failure> {
+    let (_, volume) = find_volume(&ctx.node, lv, "cannot extend")?;
+    if let Some(feed) = volume
+        .feeds
+        .iter()
+        .find(|f| f.fills() || f.restore.is_some())
+    {
+        return Err(fail(
+            lv,
+            "cannot extend",
+            format!("its content comes from {}", feed.peer),
+            "lvextend it there: this side grows with it",
+        ));
+    }
+    extend(ctx, lv, size, pvs).await
+}
+
+/// The volume of a feed whose other side has grown grows, too. Takes the verb lock.
+pub async fn grow_with_peer(ctx: &Ctx, lv: &LvName, bytes: u64) -> Result<(), Failure> {
+    let _one_at_a_time = ctx.node.verb_lock().await;
+    extend(ctx, lv, SizeSpec::Bytes(bytes), &[]).await
+}
+
+/// Feeds begin again with the new size: their other side has to have it before anything flows.
+async fn extend(ctx: &Ctx, lv: &LvName, size: SizeSpec, pvs: &[String]) -> Result<(), Failure> {
+    let (_, volume) = find_volume(&ctx.node, lv, "cannot extend")?;
+    let feeds = ctx
+        .node
+        .feeds()
+        .filter(|_| !ctx.test && !volume.feeds.is_empty());
+    if let Some(feeds) = &feeds {
+        feeds.deactivating(lv).await;
+    }
+    let extended = extend_alone(ctx, lv, size, pvs).await;
+    if let Some(feeds) = feeds
+        && ctx.node.is_active(volume.uuid)
+    {
+        feeds.activated(lv);
+    }
+    extended
+}
+
+async fn extend_alone(
+    ctx: &Ctx,
+    lv: &LvName,
+    size: SizeSpec,
+    pvs: &[String],
+) -> Result<(), Failure> {
     let what = "cannot extend";
     let view = usable(ctx, &lv.vg, what)?;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
-    no_feeds(lv, &volume, what)?;
     let group = present(&view);
     let pvs = named_pvs(&view, pvs, lv, what)?;
     let now = group.bytes_of(&volume);
@@ -404,7 +450,7 @@ fn no_feeds(lv: &LvName, volume: &Volume, what: &str) -> Result<(), Failure> {
                 "its feed with {} needs the same size on both sides",
                 feed.peer
             ),
-            "feeddetach --force on both sides forgets it; the next feedattach copies everything",
+            "a volume with a feed can grow only; feeddetach --force forgets the feed",
         )),
     }
 }
@@ -456,7 +502,8 @@ pub async fn lvremove(ctx: &Ctx, lv: &LvName, force: bool) -> Result<(), Failure
     Ok(())
 }
 
-/// `lvrename`: only while nobody serves the volume, since its export's name would change.
+/// `lvrename`: only while nobody serves the volume, since its export's name would change. Peers know it by
+/// its UUID, and hear of the new name with the next connection.
 pub async fn lvrename(ctx: &Ctx, lv: &LvName, new: &str) -> Result<(), Failure> {
     let what = "cannot rename";
     let view = usable(ctx, &lv.vg, what)?;
@@ -467,14 +514,6 @@ pub async fn lvrename(ctx: &Ctx, lv: &LvName, new: &str) -> Result<(), Failure> 
             what,
             "it is active under this name",
             format!("`volmgr lvchange -an {lv}` first"),
-        ));
-    }
-    if let Some(feed) = volume.feeds.first() {
-        return Err(fail(
-            lv,
-            what,
-            format!("{} knows it by this name", feed.peer),
-            "feeddetach it first",
         ));
     }
     plan::rename_volume(&view.group, &lv.lv, new)

@@ -19,6 +19,7 @@ mod tree;
 mod vg;
 mod vg_move;
 
+pub use lv::grow_with_peer;
 pub use report::{health, state_name as plex_state_name};
 
 use super::Node;

@@ -213,14 +213,6 @@ pub async fn vgrename(ctx: &Ctx, vg: &str, new: &str) -> Result<(), Failure> {
     let view = usable(ctx, vg, what)?;
     check_new_name(ctx, new, what)?;
     super::vg_move::none_active(ctx, &view, what)?;
-    if let Some(volume) = view.group.volumes.iter().find(|v| !v.feeds.is_empty()) {
-        return Err(fail(
-            vg,
-            what,
-            format!("the peer of {}'s feed knows it by this name", volume.name),
-            "detach the feed first",
-        ));
-    }
     if ctx.would(&format!("rename group {vg} to {new}")) {
         return Ok(());
     }

@@ -1,10 +1,11 @@
 //! Feeds, with a sink that is a vector in this process.
 
-use super::rig::{MIB, Rig, SIZE, have, run, sample};
+use super::rig::{DATA, MIB, Rig, SIZE, have, run, sample};
 use crate::lane::{BulkOp, Congested, FeedOutlet, LaneHandle, LiveBytes, LiveOp, PayloadPipe};
 use blockio::{ByteRange, IoError, IoErrorKind, Op};
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use uuid::Uuid;
 use volmgr::engine::{FeedId, FeedLayout, IoId};
@@ -22,6 +23,8 @@ struct Sink {
     congested: usize,
     live: usize,
     copies: usize,
+    /// This disk loses its content before the next copy reads it, and is nearly as long as before.
+    lose: Option<PathBuf>,
     /// Do not answer.
     hold: bool,
     held: Vec<IoId>,
@@ -97,6 +100,13 @@ impl FeedOutlet for Peer {
         let total: u64 = op.segments.iter().map(|(_, range)| range.len()).sum();
         assert_eq!(total, op.range.len());
         let mut bytes = Vec::new();
+        if let Some(path) = self.sink().lose.take() {
+            let disk = fs::OpenOptions::new().write(true).open(path);
+            let disk = disk.expect("open");
+            let len = disk.metadata().expect("metadata").len();
+            disk.set_len(DATA).expect("truncate");
+            disk.set_len(len - 4096).expect("extend");
+        }
         for (file, range) in &op.segments {
             let mut part = vec![0; range.len() as usize];
             file.read_exact_at(&mut part, range.start()).expect("read");
@@ -294,4 +304,22 @@ fn what_a_feed_misses_survives_stops_and_crashes() {
         rig.wait("the rest", || dirty(&rig) == 0);
         assert!(peer.sink().bytes == rig.plex(0));
     }
+}
+
+#[test]
+fn a_disk_that_loses_its_end_under_a_copy_sends_no_hole() {
+    if !have("nbdcopy") {
+        return;
+    }
+    let rig = rig(2, 1, FeedMode::Async);
+    let bytes = write_all(&rig, 3);
+    let peer = Peer::new(&rig.handle);
+    peer.sink().lose = Some(rig.path("disk-0-0"));
+    online(&rig, &peer);
+    rig.wait("the full copy", || dirty(&rig) == 0);
+    assert!(peer.sink().lose.is_none(), "nothing was copied from there");
+    assert!(
+        peer.sink().bytes == bytes,
+        "zeroes instead of what was lost"
+    );
 }

@@ -18,6 +18,7 @@ pub(super) async fn commit(
     entry: &Arc<FeedEntry>,
     lane: &LaneHandle,
     change: &RecordChange,
+    peer_lv: Option<String>,
 ) -> Result<(), String> {
     let failed = |error: crate::lane::LaneError| error.to_string();
     if matches!(change, RecordChange::Session { .. }) && entry.provisional().is_some() {
@@ -66,6 +67,11 @@ pub(super) async fn commit(
     }
     feeds.commit_change(entry, |volume| {
         record::apply(volume, entry.uuid, change);
+        let record = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
+        if let (Some(record), Some(name)) = (record, peer_lv) {
+            // It may have been renamed since.
+            record.peer_lv = name;
+        }
         if let Some(map_slot) = missing {
             record::begin_restore(volume, entry.uuid, map_slot);
         }
