@@ -25,7 +25,7 @@ load() { # device: fio until it is told to stop
 }
 rounds() { # number: that many more rounds have been done
     local want=$(($(wc -l </tmp/rounds) + $1))
-    wait_for 60 sh -c "[ \$(wc -l </tmp/rounds) -ge $want ] || ! kill -0 $load"
+    wait_for 100 sh -c "[ \$(wc -l </tmp/rounds) -ge $want ] || ! kill -0 $load"
     kill -0 $load 2>/dev/null || { cat /tmp/fio.err; die "fio has failed"; }
 }
 unload() { rm /tmp/go; wait $load || { cat /tmp/fio.err; die "fio has failed"; }; }

@@ -8,8 +8,8 @@ declare -A config_of=() # node -> configuration file
 
 die() { echo "FAILED: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || { echo "skipped: $1 is not installed on the host"; exit 77; }; }
-wait_for() { # seconds command...
-    local deadline=$((SECONDS + $1)); shift
+wait_for() { # seconds command...: three times as long, because the host may be busy with other things
+    local deadline=$((SECONDS + 3 * $1)); shift
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || die "waited in vain for: $*"
         sleep 0.1
