@@ -17,7 +17,7 @@ begin_load() { load "$@" & fio_pid=$!; pids+=($fio_pid); sleep 0.7; }
 end_load() { wait "$fio_pid" || die "fio saw an error or a difference: $1"; }
 started() { # the daemon again, with all volumes served
     node_start a
-    for _ in $(seq 100); do [ -z "$(v a lvs vg --noheadings -o lv_active | grep -vx ' *active *')" ] && return; sleep 0.1; done
+    for _ in $(seq 100); do [ "$(v a lvs vg --noheadings -o lv_active | grep -cx ' *active *')" = 3 ] && return; sleep 0.1; done
     die "not all volumes are served: $(v a lvs vg -o +lv_active)"
 }
 in_step() { # lv what: waits, then compares both ways

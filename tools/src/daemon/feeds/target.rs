@@ -256,14 +256,13 @@ impl Feeds {
         let recorded = volume.feeds.iter().find(|feed| feed.uuid == handshake.feed);
         let peer_sends = handshake.role == Role::Source && !handshake.swap
             || handshake.role == Role::Sink && handshake.swap;
-        if recorded.is_none() {
-            if let Some(other) = volume.feeds.iter().find(|feed| feed.peer == peer.name) {
-                let text = format!(
-                    "{lv} already has a feed with {} ({})",
-                    peer.name, other.peer_lv
-                );
-                return Err(refuse(RefusalCode::WrongState, text));
-            }
+        let known = volume.feeds.iter().find(|feed| feed.peer == peer.name);
+        if let (None, Some(other)) = (recorded, known) {
+            let text = format!(
+                "{lv} already has a feed with {} ({})",
+                peer.name, other.peer_lv
+            );
+            return Err(refuse(RefusalCode::WrongState, text));
         }
         if recorded.is_none() || peer_sends {
             let other = |feed: &volmgr::model::Feed| feed.uuid != handshake.feed && feed.fills();
