@@ -52,7 +52,7 @@ bench: build ## figures beside those of others (tests/bench)
 ifneq ($(wildcard tests/tests/sim.rs),)
 .PHONY: sim
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
-	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --ignored --nocapture
+	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
 endif
 
 deb: build ## a Debian package in target/deb

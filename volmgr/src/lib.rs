@@ -43,6 +43,8 @@
 //!     region_size: 65536,
 //!     plexes: vec![plex(0), plex(1)],
 //!     feeds: Vec::new(),
+//!     points: Vec::new(),
+//!     restore: None,
 //!     log: vec![at(0, SIZE, log.len() as u64), at(1, SIZE, log.len() as u64)],
 //!     fed: false,
 //! };

@@ -2,6 +2,7 @@
 //! model can tell every write from every other; log areas are bytes that are written through.
 
 use super::rng::Rng;
+use blockio::ByteRange;
 use std::collections::{BTreeMap, HashSet};
 use volmgr::metadata::{MemPv, PowerLoss};
 
@@ -106,7 +107,7 @@ impl Disk {
         let loss = match rng.below(4) {
             0 => PowerLoss::DropAll,
             1 => PowerLoss::KeepAll,
-            _ => PowerLoss::Torn(rng.next()),
+            _ => PowerLoss::Torn(rng.draw()),
         };
         self.meta.power_loss(loss);
         self.settle_faults();
@@ -141,4 +142,9 @@ impl Disk {
         self.fail_write = false;
         self.meta.repair();
     }
+}
+
+/// Sectors of a range of a volume.
+pub fn sectors(range: ByteRange) -> std::ops::Range<usize> {
+    (range.start() / SECTOR) as usize..(range.end() / SECTOR) as usize
 }

@@ -1,7 +1,7 @@
 //! The engine's actions, and the clients of its volume.
 
 use super::boot::disk_of;
-use super::disk::{Disk, SECTOR};
+use super::disk::{Disk, SECTOR, sectors};
 use super::rng::Rng;
 use super::setup::EXTENT;
 use super::stream::{Finished, Flushed};
@@ -76,11 +76,6 @@ impl Asked {
 
 fn medium() -> IoError {
     IoError::new(IoErrorKind::Medium)
-}
-
-/// Sectors of a range of a volume.
-pub fn sectors(range: ByteRange) -> std::ops::Range<usize> {
-    (range.start() / SECTOR) as usize..(range.end() / SECTOR) as usize
 }
 
 impl Disk {

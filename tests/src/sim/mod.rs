@@ -18,6 +18,7 @@
 //! | `lane` | the engine's actions, clients |
 //! | `session`, `stream` | what drives a feed's session, and its data streams |
 //! | `target`, `maps` | the volume for a handshake; maps between wire and engine |
+//! | `ending` | how sessions end |
 //! | `net` | connections: delayed, cut, half open |
 //! | `admin` | attach, detach, swap, plexes, and faults |
 //! | `check` | claims of consistency and of who may overwrite what |
@@ -29,6 +30,7 @@ pub mod admin;
 pub mod boot;
 pub mod check;
 pub mod disk;
+pub mod ending;
 pub mod history;
 pub mod lane;
 pub mod maps;

@@ -89,7 +89,7 @@ impl World {
             if state == FeedState::Refused && (grown || orphan) {
                 // The peer has forgotten the feed, and there is nothing left to go on with.
                 self.forget_here(n, feed);
-            } else if state == FeedState::Refused && round % 16 == 0 {
+            } else if state == FeedState::Refused && round.is_multiple_of(16) {
                 // The two sides disagree; the admin decides for the source.
                 let out = record.direction == Direction::Out;
                 let entry = self.entry(n, feed).expect("it is there");

@@ -14,12 +14,12 @@ impl Rng {
     /// may be cut down to those steps that matter.
     pub fn of_step(seed: u64, step: u32) -> Self {
         let mut rng = Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ u64::from(step));
-        rng.next();
+        rng.draw();
         rng
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Rng {
 
     /// A number below `n` (0 for 0).
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.draw() % n.max(1)
     }
 
     /// An index below `n`.

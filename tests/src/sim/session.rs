@@ -59,7 +59,7 @@ pub enum Work {
 
 /// What comes from outside.
 enum Inbox {
-    Event(Event),
+    Event(Box<Event>),
     /// The data streams have come.
     Streams,
 }
@@ -114,7 +114,7 @@ impl Sess {
 
     /// Something has happened.
     pub fn push(&mut self, event: Event) {
-        self.inbox.push_back(Inbox::Event(event));
+        self.inbox.push_back(Inbox::Event(Box::new(event)));
     }
 
     /// Is there something to do?
@@ -247,7 +247,7 @@ impl World {
         }
         let event = match sess.inbox.pop_front() {
             None => return,
-            Some(Inbox::Event(event)) => event,
+            Some(Inbox::Event(event)) => *event,
             Some(Inbox::Streams) => {
                 self.start_streams(n, id);
                 Event::StreamsUp
@@ -544,74 +544,12 @@ impl World {
         let told = self.nodes[n].up.as_ref().and_then(|d| d.sessions.get(&id));
         own(n, id) || own(peer, other) || told.is_some_and(facts)
     }
-
-    /// A sink whose session has ended: nothing is in flight, so its consistency can be believed.
-    fn settle(&mut self, n: usize, id: u64) {
-        if self.sess(n, id).sink.is_none() {
-            return;
-        }
-        let feed = self.sess(n, id).feed.expect("a sink has a feed");
-        let open = |f: &&Feed| !f.settled && !is_tracked(f);
-        if self.feed(n, feed).filter(open).is_none() {
-            return;
-        }
-        self.sess(n, id).work.push_front(Work::Settled);
-        self.flush(n, super::lane::Owner::Flush(id, Flushed::Settle));
-    }
-
-    fn settled(&mut self, n: usize, id: u64) {
-        let feed = self.sess(n, id).feed.expect("a sink has a feed");
-        let settled = self.commit(n, |group| {
-            plan::update_volume(group, LV, |volume| {
-                let found = volume.feeds.iter_mut().find(|f| f.uuid == feed);
-                found.into_iter().for_each(|f| f.settled = true);
-            })
-        });
-        if settled.is_ok() {
-            self.check_claim(n, feed, "settled");
-        }
-    }
-
-    /// The session is no more.
-    fn session_gone(&mut self, n: usize, id: u64, reason: &CloseReason) {
-        let Some(sess) = self.daemon(n).sessions.remove(&id) else {
-            return;
-        };
-        self.note(|| format!("n{n} session {id} is over: {reason:?}"));
-        let Some(entry) = sess.feed.and_then(|feed| self.entry(n, feed)) else {
-            return;
-        };
-        if entry.session == Some(id) {
-            entry.session = None;
-        }
-        match reason {
-            CloseReason::Refused(code) => {
-                entry.enabled = false;
-                entry.state = FeedState::Refused;
-                let diverged = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
-                self.totals.diverged += u64::from(diverged);
-            }
-            CloseReason::Paused => {
-                entry.enabled = false;
-                entry.state = FeedState::Paused;
-            }
-            CloseReason::Split => {
-                entry.enabled = false;
-                entry.state = FeedState::Split;
-            }
-            CloseReason::Swapped
-            | CloseReason::Lost
-            | CloseReason::Failed
-            | CloseReason::Stopped => entry.state = FeedState::Disconnected,
-        }
-        self.after_session(n, sess.feed);
-    }
 }
 
 impl Sess {
     /// Has it been told to stop?
     pub fn has_stop(&self) -> bool {
-        let stop = |i: &Inbox| matches!(i, Inbox::Event(Event::Stop));
+        let stop = |i: &Inbox| matches!(i, Inbox::Event(event) if matches!(**event, Event::Stop));
         self.inbox.iter().any(stop)
     }
 

@@ -1,0 +1,73 @@
+//! How sessions end: the sink settles what it has, and whoever is left tries again.
+
+use super::session::{Work, is_tracked};
+use super::stream::Flushed;
+use super::world::{LV, World};
+use feedplex::session::{CloseReason, FeedState};
+use feedplex::wire::control::RefusalCode;
+use volmgr::model::Feed;
+use volmgr::plan;
+
+impl World {
+    /// A sink whose session has ended: nothing is in flight, so its consistency can be believed.
+    pub(super) fn settle(&mut self, n: usize, id: u64) {
+        if self.sess(n, id).sink.is_none() {
+            return;
+        }
+        let feed = self.sess(n, id).feed.expect("a sink has a feed");
+        let open = |f: &&Feed| !f.settled && !is_tracked(f);
+        if self.feed(n, feed).filter(open).is_none() {
+            return;
+        }
+        self.sess(n, id).work.push_front(Work::Settled);
+        self.flush(n, super::lane::Owner::Flush(id, Flushed::Settle));
+    }
+
+    pub(super) fn settled(&mut self, n: usize, id: u64) {
+        let feed = self.sess(n, id).feed.expect("a sink has a feed");
+        let settled = self.commit(n, |group| {
+            plan::update_volume(group, LV, |volume| {
+                let found = volume.feeds.iter_mut().find(|f| f.uuid == feed);
+                found.into_iter().for_each(|f| f.settled = true);
+            })
+        });
+        if settled.is_ok() {
+            self.check_claim(n, feed, "settled");
+        }
+    }
+
+    /// The session is no more.
+    pub(super) fn session_gone(&mut self, n: usize, id: u64, reason: &CloseReason) {
+        let Some(sess) = self.daemon(n).sessions.remove(&id) else {
+            return;
+        };
+        self.note(|| format!("n{n} session {id} is over: {reason:?}"));
+        let Some(entry) = sess.feed.and_then(|feed| self.entry(n, feed)) else {
+            return;
+        };
+        if entry.session == Some(id) {
+            entry.session = None;
+        }
+        match reason {
+            CloseReason::Refused(code) => {
+                entry.enabled = false;
+                entry.state = FeedState::Refused;
+                let diverged = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
+                self.totals.diverged += u64::from(diverged);
+            }
+            CloseReason::Paused => {
+                entry.enabled = false;
+                entry.state = FeedState::Paused;
+            }
+            CloseReason::Split => {
+                entry.enabled = false;
+                entry.state = FeedState::Split;
+            }
+            CloseReason::Swapped
+            | CloseReason::Lost
+            | CloseReason::Failed
+            | CloseReason::Stopped => entry.state = FeedState::Disconnected,
+        }
+        self.after_session(n, sess.feed);
+    }
+}
