@@ -1,6 +1,6 @@
 # limit: 240
 # docs/guide.md: its commands, in its order, on two nodes. What needs a block device or an init (mkfs, mount, systemctl, apt-get) is done
-# in another way or left out; tests/vm/cases/guide.sh does it as it stands there.
+# in another way or left out.
 set -euo pipefail
 . "$top/tests/lib/nodes.sh"
 command -v qemu-img >/dev/null || skip "qemu-img is not installed"
