@@ -336,6 +336,46 @@ fn an_async_feed_over_its_bound_falls_behind() {
 }
 
 #[test]
+fn a_sync_feed_whose_sink_is_slow_is_waited_for() {
+    let mut lane = Lane::new(layout(1, &[FeedMode::Sync]));
+    lane.engine.feed_online(FeedId(8), &mut lane.out);
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let Action::Feed(live) = lane.take(|a| matches!(a, Action::Feed(_)))[0] else {
+        panic!("no live write");
+    };
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    lane.answer(live.io, Err(IoError::new(IoErrorKind::Congested)));
+    assert_eq!(lane.result(write), None, "only the disk has it");
+    // Nor does one go by that comes while the feed is behind.
+    let later = lane.ask(Op::Write, UNIT, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(later), None);
+    lane.engine.feed_resume(FeedId(8), &mut lane.out);
+    for copy in lane.take(|a| matches!(a, Action::FeedCopy(_))) {
+        let Action::FeedCopy(copy) = copy else {
+            unreachable!()
+        };
+        lane.good(copy.io);
+    }
+    assert!(lane.engine.is_caught_up(FeedId(8)));
+    assert_eq!(lane.result(write), Some(Ok(())));
+    assert_eq!(lane.result(later), Some(Ok(())));
+    // A sink that is gone degrades it, with the writes that it owes.
+    let last = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    lane.engine.feed_behind(FeedId(8), &mut lane.out);
+    assert_eq!(lane.result(last), None);
+    lane.engine.feed_offline(FeedId(8), &mut lane.out);
+    assert_eq!(lane.result(last), Some(Ok(())));
+}
+
+#[test]
 fn after_a_detaching_mark_the_map_is_the_difference() {
     let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
     lane.engine.feed_online(FeedId(8), &mut lane.out);

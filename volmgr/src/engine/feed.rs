@@ -37,6 +37,9 @@ pub(super) struct Feed {
     pub unlisted: bool,
     /// Caught up, and said so.
     pub caught_up: bool,
+    /// Has caught up since it was connected. From then on writes wait for a `sync` feed, also while it is
+    /// behind a peer that is slow: only one that is gone degrades it.
+    in_step: bool,
     /// A bulk copy failed: no new ones until the next tick.
     pub backoff: bool,
     /// Live operations (and hot regions in the live stream) that are not durable there.
@@ -66,6 +69,7 @@ impl Feed {
             held: Vec::new(),
             unlisted: false,
             caught_up: false,
+            in_step: false,
             backoff: false,
             live: Bag::default(),
             live_bytes: 0,
@@ -80,6 +84,11 @@ impl Feed {
     /// Does it take operations, or only track?
     pub fn sends(&self) -> bool {
         self.online && !self.behind && !self.detached
+    }
+
+    /// Do writes wait until they are durable on the other side?
+    pub fn waits(&self) -> bool {
+        self.hold || self.mode == FeedMode::Sync && self.in_step
     }
 
     /// The other side misses the range.
@@ -165,13 +174,13 @@ impl Engine {
             }
             if !feed.sends() || feed.track.todo.any_in(range) || feed.bulk.overlaps(range) {
                 feed.dirty(range);
-                if feed.hold {
+                if feed.waits() {
                     feed.held.push(key);
                     waits += 1;
                 }
                 continue;
             }
-            let sync = feed.hold || feed.mode == FeedMode::Sync && feed.caught_up;
+            let sync = feed.waits();
             waits += u32::from(sync);
             let io = IoId(self.tags.insert(Tag::Live {
                 feed: feed.id,
@@ -217,7 +226,7 @@ impl Engine {
     pub(super) fn flush_feeds(&mut self, key: Key, out: Out<'_>) -> u32 {
         let mut waits = 0;
         for feed in self.feeds.iter_mut().filter(|f| f.sends()) {
-            let sync = feed.mode == FeedMode::Sync && feed.caught_up;
+            let sync = feed.mode == FeedMode::Sync && feed.in_step;
             waits += u32::from(sync);
             let io = IoId(self.tags.insert(Tag::LiveFlush {
                 feed: feed.id,
@@ -287,7 +296,7 @@ impl Engine {
                     go_behind(feed, out);
                 }
                 if let Some(write) = write
-                    && feed.hold
+                    && feed.waits()
                 {
                     feed.held.push(write);
                     return;
@@ -372,6 +381,7 @@ impl Engine {
                 && feed.inlining.is_empty()
             {
                 feed.caught_up = true;
+                feed.in_step = true;
                 feed.heat.clear();
                 let held = std::mem::take(&mut feed.held);
                 let feed = feed.id;
@@ -381,29 +391,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Whether writes wait for the feed's other side, from now on. Those that wait go on if not.
-    pub(super) fn set_hold(&mut self, id: FeedId, hold: bool, out: Out<'_>) {
-        let Some(feed) = self.feed_mut(id) else {
-            return;
-        };
-        feed.hold = hold;
-        if !hold {
-            for key in std::mem::take(&mut feed.held) {
-                self.sync_answered(key, out);
-            }
-        }
-    }
-
-    /// Writes that wait for the other side of a feed fail: the volume is about to be closed.
-    pub fn give_up_held(&mut self, out: Out<'_>) {
-        for i in 0..self.feeds.len() {
-            for key in std::mem::take(&mut self.feeds[i].held) {
-                self.cancel_write(key, out);
-            }
-        }
-        self.pump(out);
     }
 
     fn pump_bulk(&mut self, index: usize, out: Out<'_>) {
@@ -483,6 +470,7 @@ impl Engine {
         };
         feed.online = false;
         feed.caught_up = false;
+        feed.in_step = false;
         feed.heat.clear();
         let ios: Vec<IoId> = feed
             .live
@@ -511,6 +499,7 @@ impl Engine {
                 _ => {}
             }
         }
+        self.release_held(id, out);
         self.pump(out);
     }
 
@@ -540,7 +529,9 @@ impl Engine {
         feed.others.push(io);
         feed.detached = detach;
         feed.caught_up &= !detach;
+        feed.in_step &= !detach;
         out.push(Action::FeedMark { io, feed: id });
+        self.release_held(id, out);
         Some(io)
     }
 

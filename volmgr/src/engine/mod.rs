@@ -15,6 +15,7 @@
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
+//! | `held` | writes that wait for the other side of a feed |
 //! | `point` | what changed since a point in time |
 //! | `restore` | a volume that is in use while its content is still coming |
 //! | `cycle` | flushing, writing maps, clearing the dirty-region log |
@@ -27,6 +28,7 @@ mod copy;
 mod cycle;
 mod feed;
 mod flush;
+mod held;
 mod layout;
 mod logstore;
 mod mapping;
