@@ -120,7 +120,12 @@ for victim in a b; do
     node_kill $victim
     wait $swap 2>/dev/null || true
     node_start $victim
-    v a feedswap vga/web b --point "p$point" --discard-local >/dev/null 2>&1 || true # where the kill came before the decision
+    # Once more where the kill came before the decision; a node that has just started may answer before it serves the volume.
+    for _ in $(seq 40); do
+        [ "$(ask a feeds vga/web -o feed_direction)" != in ] || break
+        v a feedswap vga/web b --point "p$point" --discard-local >/dev/null 2>&1 && break
+        sleep 0.5
+    done
     v a feedwait vga/web b --timeout 60
     [ "$(ask a feeds vga/web -o feed_direction)" = in ] || die "the swap did not happen"
     v a feedswap vga/web b # back again: nothing to send
