@@ -137,8 +137,13 @@ impl World {
                 && recorded.plexes.iter().all(|p| p.state == PlexState::Active)
                 && daemon.sessions.values().all(|s| !s.is_closing())
                 && recorded.feeds.iter().all(|f| {
-                    let entry = daemon.entries.iter().find(|e| e.feed == f.uuid);
-                    entry.is_some_and(|e| e.state == FeedState::Live)
+                    let live = |n: usize| {
+                        let entries = self.nodes[n].up.iter().flat_map(|d| &d.entries);
+                        let mut known = entries.filter(|e| e.feed == f.uuid);
+                        known.find(|e| e.state == FeedState::Live).map(|e| e.peer)
+                    };
+                    // Live on both sides: one alone may not have noticed yet that the other is gone.
+                    live(n).is_some_and(|peer| live(peer) == Some(n))
                 })
         })
     }
