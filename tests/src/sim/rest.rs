@@ -4,7 +4,7 @@ use super::record::Ask;
 use super::rng::Rng;
 use super::world::World;
 use feedplex::session::FeedState;
-use volmgr::model::{Direction, FeedIntent, PlexState};
+use volmgr::model::{Direction, Feed, FeedIntent, PlexState};
 
 /// Rounds after which the world must have come to rest.
 const ROUNDS: u32 = 6000;
@@ -86,8 +86,13 @@ impl World {
             let grown =
                 self.nodes[n].history.sectors.len() != self.nodes[peer].history.sectors.len();
             let orphan = record.direction == Direction::In && self.feed(peer, feed).is_none();
-            if state == FeedState::Refused && (grown || orphan) {
-                // The peer has forgotten the feed, and there is nothing left to go on with.
+            let other = |f: &&Feed| f.uuid != feed && f.fills() && !f.epochs.is_empty();
+            let fed = record.direction == Direction::Out
+                && self
+                    .volume(peer)
+                    .is_some_and(|v| v.feeds.iter().any(|f| other(&f)));
+            if state == FeedState::Refused && (grown || orphan || fed) {
+                // The peer has forgotten the feed, or another source, and there is nothing left to go on with.
                 self.forget_here(n, feed);
             } else if state == FeedState::Refused && round.is_multiple_of(16) {
                 // The two sides disagree; the admin decides for the source.

@@ -110,6 +110,8 @@ impl Engine {
         plex.activating = false;
         plex.epoch = plex.epoch.wrapping_add(1);
         plex.track.union(&self.drl);
+        // What had been copied to it may have been lost with what its cache had not stored.
+        plex.track.start_over();
         let mut own = Vec::new();
         disks(&plex.map, &mut own);
         if let Some(cycle) = &mut self.cycle {

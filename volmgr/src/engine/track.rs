@@ -41,6 +41,11 @@ impl Track {
         self.todo.grow(size);
     }
 
+    /// What was copied counts no more where it is not durable: all that is missing is copied again.
+    pub fn start_over(&mut self) {
+        self.todo.clone_from(&self.missing);
+    }
+
     /// The range is durable there, but for regions that were dirtied again since.
     pub fn settled(&mut self, range: ByteRange) {
         let unit = self.missing.region_size();
@@ -96,6 +101,17 @@ pub(crate) fn next_free_run(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_copied_but_is_not_durable_is_copied_again() {
+        let mut track = Track::new(4 * 65536, 65536);
+        track.add_all();
+        track.todo.clear_range(ByteRange::new(0, 2 * 65536));
+        track.settled(ByteRange::new(0, 65536));
+        track.start_over();
+        assert!(track.todo == track.missing);
+        assert_eq!(track.missing.count(), 3);
+    }
 
     #[test]
     fn what_was_dirtied_again_stays_missing() {
