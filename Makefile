@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -49,11 +49,8 @@ bench: build ## figures beside those of others (tests/bench)
 	tests/bench/run
 	tests/bench/control
 
-ifneq ($(wildcard tests/tests/sim.rs),)
-.PHONY: sim
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
-endif
 
 deb: build ## a Debian package in target/deb
 	@$(need) deb
