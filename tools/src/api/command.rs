@@ -95,6 +95,10 @@ pub enum Command {
         paths: Vec<String>,
         size: Option<u64>,
     },
+    Pvchange {
+        paths: Vec<String>,
+        spare: bool,
+    },
     Vgcreate {
         vg: String,
         pvs: Vec<String>,

@@ -165,6 +165,7 @@ struct FileConfig {
     metrics: Option<SocketAddr>,
     feeds: FeedsConfig,
     scan: ScanConfig,
+    spares: SparesConfig,
     ublk: UblkConfig,
     log: LogConfig,
     hook: Vec<HookConfig>,
@@ -180,6 +181,20 @@ pub struct ScanConfig {
     pub devices: Option<bool>,
     /// Seconds that the start waits for disks that were there the last time.
     pub wait: u64,
+}
+
+/// `[spares]`: disks that take over for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SparesConfig {
+    /// Seconds for which a plex must have been without its disk before a spare one is used.
+    pub after: u64,
+}
+
+impl Default for SparesConfig {
+    fn default() -> Self {
+        Self { after: 60 }
+    }
 }
 
 /// `[log]`: how to log.
@@ -215,6 +230,8 @@ pub struct Config {
     pub feeds: FeedsConfig,
     /// Where to look for disks.
     pub scan: ScanConfig,
+    /// Spare disks.
+    pub spares: SparesConfig,
     /// Block devices.
     pub ublk: UblkConfig,
     /// How to log.
@@ -276,6 +293,7 @@ impl Config {
             metrics: options.metrics.or(file.metrics),
             feeds: file.feeds,
             scan: file.scan,
+            spares: file.spares,
             ublk: file.ublk,
             log: file.log,
             hooks,

@@ -113,6 +113,7 @@ impl Node {
             tokio::task::block_in_place(|| super::ublk::clear_leftovers(&node));
         });
         self.spawn(self.clone().watch_disks());
+        self.spawn(super::spares::watch(self.clone()));
         Ok(())
     }
 

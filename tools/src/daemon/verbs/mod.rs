@@ -342,6 +342,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Pvcreate { paths, force } => pv::pvcreate(ctx, paths, *force).await,
         Command::Pvremove { paths, force } => pv::pvremove(ctx, paths, *force).await,
         Command::Pvresize { paths, size } => pv::pvresize(ctx, paths, *size).await,
+        Command::Pvchange { paths, spare } => pv::pvchange(ctx, paths, *spare).await,
         Command::Vgcreate {
             vg,
             pvs,
