@@ -123,6 +123,9 @@ pub enum Command {
         vg: String,
         new: String,
     },
+    VgacceptOlder {
+        vg: String,
+    },
     Vgchange {
         vg: Option<String>,
         active: bool,
