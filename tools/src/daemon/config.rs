@@ -102,6 +102,9 @@ pub struct Options {
     /// Stay in the foreground (volmgrd always does; accepted for scripts)
     #[arg(long)]
     pub foreground: bool,
+    /// Only print user and group of the process that made this ublk device: for udev's rules
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub ublk_owner: Option<String>,
 }
 
 /// A place where NBD clients connect.

@@ -57,3 +57,4 @@ pub use error::StartError;
 pub use feed_hook::{BoxFuture, FeedService};
 pub use node::{Node, StopSignal};
 pub use start::run;
+pub use ublk::print_ublk_owner;
