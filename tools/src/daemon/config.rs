@@ -43,6 +43,9 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   devices = true                    # look at all block devices, too
   wait = 0                          # seconds that the start waits for disks that were there the last time
 
+  [spares]
+  after = 60                        # seconds without its disk after which a plex goes to a spare one
+
   [ublk]
   mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
   queues = 1                        # hardware queues of a device, 1 to 4
@@ -58,7 +61,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   args = [\"root\"]
   timeout = 30                      # seconds; then it is killed
 
-SIGHUP reads the file again: [scan], [[hook]] and the log filter change at once, the rest by a restart.
+SIGHUP reads the file again: [scan], [spares], [[hook]] and the log filter change at once, the rest by a restart.
 
 Example, two nodes of an ordinary user on one machine:
 
