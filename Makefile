@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench sim deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim model deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -51,6 +51,9 @@ bench: build ## figures beside those of others (tests/bench)
 
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
+
+model: ## every order of steps of a feed between two nodes, more of it than `make unit` looks at
+	$(CARGO) test --locked --release -p volmgr-tests --test model -- --ignored --nocapture
 
 deb: build ## a Debian package in target/deb
 	@$(need) deb

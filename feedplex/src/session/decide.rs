@@ -9,7 +9,7 @@ use crate::wire::control::{Handshake, RefusalCode};
 
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Decision {
+pub struct Decision {
     /// This side's role and epoch.
     pub claim: RoleClaim,
     /// What has to flow.
@@ -72,9 +72,9 @@ fn sink_view(facts: &Handshake) -> SinkView {
     }
 }
 
-/// Roles and verdict. `rights`: what the peer may do here, `None` where this node's admin drives
+/// Roles and verdict, or why there is none. `rights`: what the peer may do here, `None` where this node's admin drives
 /// (the initiator).
-pub(super) fn decide(
+pub fn decide(
     ours: &Handshake,
     theirs: &Handshake,
     rights: Rights,

@@ -52,7 +52,7 @@ pub(super) enum Phase {
 }
 
 /// The role's own part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Part {
     Undecided,
     Source(Box<Source>),
@@ -60,7 +60,7 @@ pub(super) enum Part {
 }
 
 /// What both roles need.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Core {
     pub config: SessionConfig,
     pub initiator: bool,
@@ -79,7 +79,7 @@ pub(super) struct Core {
 }
 
 /// One control connection of one feed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     core: Core,
     part: Part,
