@@ -63,22 +63,51 @@ wire_enum! {
         Shutdown = 17,
         /// Not possible in the present state.
         WrongState = 18,
+        /// The source is older than what the sink has seen of it.
+        SourceOlder = 19,
+        /// The sink is older than what the source has seen of it.
+        SinkOlder = 20,
+        /// Two nodes have one identity.
+        Twin = 21,
     }
 }
 
 impl fmt::Display for RefusalCode {
-    /// For the admin: why, and what to do where one thing helps.
+    /// For the admin: what happened, and what to do where it is for the admin to decide.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Version => "no protocol version in common",
             Self::NoVolume => "no such volume at the peer",
             Self::Access => "the access list does not allow it",
             Self::SinkTooSmall => "the target is smaller than the source",
-            Self::ForeignData => "the target has content of its own",
-            Self::UnknownAtSource => "the source has no record of this feed any more",
-            Self::RolledBack => "one side is older than what the other has seen of it",
-            Self::Diverged => "both sides changed since they were last equal",
-            Self::SinkAhead => "the target changed since they were last equal",
+            Self::ForeignData => {
+                "the target has content of its own (feedattach --discard-peer overwrites it)"
+            }
+            Self::UnknownAtSource => {
+                "the source has no record of this feed any more: its disks are older than the feed, or \
+                 it was forgotten there (feedattach --discard-peer copies everything anew)"
+            }
+            Self::RolledBack => {
+                "the disks of one side are older than what the other has seen of them, or a copy of \
+                 them was in use meanwhile (feedattach --discard-peer copies everything anew)"
+            }
+            Self::SourceOlder => {
+                "the source's disks are older than what the target has seen of them: they were rolled \
+                 back, or are a copy (feedswap --discard-local brings back what the target has, \
+                 feedattach --discard-peer overwrites it)"
+            }
+            Self::SinkOlder => {
+                "the target's disks are older than what the source has seen of them: they were rolled \
+                 back, or are a copy (feedattach --discard-peer copies everything anew)"
+            }
+            Self::Diverged => {
+                "both sides changed since they were last equal (feedattach --discard-peer gives up \
+                 what changed at the target, feedswap --discard-local what changed at the source)"
+            }
+            Self::SinkAhead => {
+                "the target was written by someone else since the two sides were last equal \
+                 (feedattach --discard-peer gives that up, feedswap brings it to the source)"
+            }
             Self::SourceNotConsistent => "the side to copy from is a half-done copy itself",
             Self::RoleConflict => "both sides want the same role",
             Self::Paused => "paused by the admin",
@@ -88,6 +117,10 @@ impl fmt::Display for RefusalCode {
             Self::Disagree => "the two sides judge the same facts differently",
             Self::Shutdown => "shutting down",
             Self::WrongState => "not possible in the present state",
+            Self::Twin => {
+                "two nodes have one identity: one's state directory is a copy of the other's (start \
+                 that node with an empty one, then peeradd)"
+            }
         })
     }
 }
@@ -123,6 +156,8 @@ wire_struct! {
         pub name: String,
         /// The fingerprint it claims; TLS proves it, plaintext does not.
         pub fingerprint: String,
+        /// This run of its daemon: a name made anew at each start.
+        pub run: Uuid,
     }
 }
 
@@ -154,6 +189,8 @@ wire_struct! {
         pub online: bool,
         /// Acknowledge writes only when durable at the sink.
         pub sync_mode: bool,
+        /// With `sync_mode`: writes wait for a peer that is away.
+        pub block: bool,
         /// What the sender's admin wants.
         pub intent: Intent,
         /// The sender has a durable record of this feed.
@@ -172,6 +209,11 @@ wire_struct! {
         pub discard_local: bool,
         /// Session epochs, newest first.
         pub epochs: Vec<Uuid>,
+        /// How far the sender's log had come when it was last certain that nothing has been lost of it
+        /// ([`Stamp`]); since then only the sender knows.
+        pub stamp: u64,
+        /// How far the sender has seen the receiver's log come.
+        pub seen: u64,
         /// The state of the sender's data.
         pub generation: Uuid,
         /// The states before, newest first.
@@ -368,6 +410,15 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// The sender's log has durably come so far: it grows with everything that flows, at least every
+    /// second, and does not shrink. A log that is found to be shorter is an older one.
+    pub struct Stamp {
+        /// So far.
+        pub stamp: u64,
+    }
+}
+
+wire_struct! {
     /// A number to be sent back.
     pub struct Nonce {
         /// The number.
@@ -419,9 +470,9 @@ macro_rules! messages {
 
 messages! {
     /// Who calls.
-    Hello(Hello) = 1 v 1,
+    Hello(Hello) = 1 v 2,
     /// What it knows about the feed.
-    Handshake(Handshake) = 2 v 2,
+    Handshake(Handshake) = 2 v 3,
     /// What will flow.
     Verdict(Verdict) = 3 v 1,
     /// No, for good.
@@ -472,6 +523,8 @@ messages! {
     Bye(Empty) = 27 v 1,
     /// Online restore: send these first.
     FetchRequest(FetchRequest) = 28 v 1,
+    /// How far the sender's log has come.
+    Stamp(Stamp) = 29 v 1,
 }
 
 /// Why bytes are not a control message.
