@@ -82,6 +82,8 @@ impl Pacer {
         let floor = FLOOR.max(per_second(sample.written, sample.took));
         if sample.copied == 0 {
             self.learn(slowest);
+            // The next copy begins here.
+            self.rate.get_or_insert(floor);
             return self.rate;
         }
         let Some(rate) = self.rate else {
@@ -191,9 +193,9 @@ mod tests {
                 ..Sample::default()
             });
         }
-        assert_eq!(pacer.rate(), None, "nothing flows that could be limited");
-        interval(&mut pacer, 500, 1000);
-        assert_eq!(pacer.rate(), Some(FLOOR));
+        assert_eq!(pacer.rate(), Some(FLOOR), "for the next copy");
+        let (_, first) = interval(&mut pacer, 500, 1000);
+        assert!(first < Duration::from_micros(750), "{first:?}");
         for _ in 0..20 {
             interval(&mut pacer, 500, 1000);
         }
