@@ -6,6 +6,9 @@ use uuid::Uuid;
 use volmgr::engine::*;
 use volmgr::model::{FeedMode, PlexState};
 
+#[path = "topics/disks.rs"]
+mod disks;
+
 const UNIT: u64 = 4096;
 const SIZE: u64 = 64 * UNIT;
 

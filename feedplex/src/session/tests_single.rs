@@ -258,6 +258,22 @@ fn a_mark_that_did_not_get_in_is_made_again_after_the_next_round() {
 }
 
 #[test]
+fn a_mark_of_the_session_before_is_not_this_ones() {
+    let mut facts = local(Role::Source);
+    facts.facts.intent = Intent::Detaching {
+        point: id(70),
+        name: "p".into(),
+    };
+    let (mut session, _) = Session::initiator(config(), facts, 0);
+    session.handle(Event::Message(hello()), 0);
+    let theirs = Message::Handshake(self::facts(Role::Sink));
+    session.handle(Event::Message(theirs), 0);
+    let late = session.handle(Event::MarkFailed { point: id(70) }, 0);
+    assert_eq!(late, []);
+    assert_eq!(session.state(), FeedState::Connecting);
+}
+
+#[test]
 fn repair_goes_through_a_round_of_its_own() {
     let mut session = live_source();
     let ranges = vec![WireRange {

@@ -31,20 +31,39 @@ guest_start() { # out case node limit
 }
 
 # Runs the guests of a case until they have powered off, or their time is over. Guest a runs the case and leaves `job/result`.
+# False where a guest was lost before its first script: the case has not begun then.
 guests_run() { # out case limit
-    local out=$1 name=$2 limit=$3 node nodes=(a)
-    rm -f "$scratch"/net-*
+    local out=$1 name=$2 limit=$3 node nodes=(a) booted=0
+    rm -rf "$scratch"/net-* "$out"/job/out/* "$out"/job/calls/*
     guests=()
     [ "$(header "$name" nodes)" != 2 ] || nodes=(b a)
     for node in "${nodes[@]}"; do guest_start "$out" "$name" "$node" "$limit"; done
-    # The last one is a. When it has gone, so has the case; b has been told, or will never be.
-    wait "${guests[-1]}" || true
-    for _ in $(seq 100); do
-        [ "$(header "$name" nodes)" = 2 ] && kill -0 "${guests[0]}" 2>/dev/null || break
-        sleep 0.1
-    done
+    if guests_boot "$out"; then
+        # The last one is a. When it has gone, so has the case; b has been told, or will never be.
+        wait "${guests[-1]}" || true
+        for _ in $(seq 100); do
+            [ "$(header "$name" nodes)" = 2 ] && kill -0 "${guests[0]}" 2>/dev/null || break
+            sleep 0.1
+        done
+    else
+        booted=1
+    fi
     guests_end
     rm -f "$out"/disk-*
+    return $booted
+}
+
+# Waits until each of the `nodes` runs its first script; false where its emulator ends before, or nothing comes of it.
+guests_boot() { # out
+    local i deadline=$((SECONDS + 180))
+    for i in "${!nodes[@]}"; do
+        until [ -e "$1/job/out/dmesg-${nodes[i]}" ]; do
+            if [ $SECONDS -gt $deadline ] || ! kill -0 "${guests[i]}" 2>/dev/null; then
+                [ -e "$1/job/out/dmesg-${nodes[i]}" ] || return 1 # it may have been a fast one
+            fi
+            sleep 0.2
+        done
+    done
 }
 
 guests_end() { # they are children of `timeout`, which passes this on and has the means to enforce it

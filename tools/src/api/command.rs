@@ -95,6 +95,10 @@ pub enum Command {
         paths: Vec<String>,
         size: Option<u64>,
     },
+    Pvchange {
+        paths: Vec<String>,
+        spare: bool,
+    },
     Vgcreate {
         vg: String,
         pvs: Vec<String>,
@@ -118,6 +122,9 @@ pub enum Command {
     Vgrename {
         vg: String,
         new: String,
+    },
+    VgacceptOlder {
+        vg: String,
     },
     Vgchange {
         vg: Option<String>,

@@ -12,11 +12,11 @@ use volmgr::engine::VolumeLayout;
 impl Lane {
     pub fn take_commands(&mut self) {
         while let Ok(command) = self.inbox.commands.try_recv() {
-            self.last_busy = Instant::now();
+            self.last_busy = self.now;
             self.command(command);
         }
         while let Ok(outcome) = self.inbox.outcomes.try_recv() {
-            self.last_busy = Instant::now();
+            self.last_busy = self.now;
             match outcome {
                 Outcome::Io(io, result) => self.performed(io, result),
                 Outcome::Grant { id, results, done } => self.grant_ended(id, results, done),

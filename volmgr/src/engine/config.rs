@@ -315,8 +315,8 @@ impl Engine {
     /// of the log ([`regionmap::log::Geometry::grow`]); a copy that is new here has been formatted.
     ///
     /// Plex states: `offline` and `failed` take a plex out; `stale`, `syncing` and `empty` put one
-    /// that is out back in, to be resynced. A plex that is already in service keeps its state: the
-    /// engine commits those transitions itself.
+    /// that is out back in, to be resynced, and take one out that is active here. Others keep their
+    /// state: the engine commits those transitions itself.
     pub fn reconfigure(&mut self, layout: VolumeLayout, out: Out<'_>) -> Result<(), EngineError> {
         check(&layout)?;
         if layout.region_size != self.region_size || layout.size < self.size {
@@ -408,6 +408,7 @@ impl Engine {
         for gone in self.plexes.extract_if(.., |p| !kept(p)) {
             self.spare.insert(gone.slot, gone.track.missing);
         }
+        let mut unbelieved = Vec::new();
         for new in &layout.plexes {
             let Some(plex) = self.plex_mut(new.id) else {
                 let mut track = Track::new(self.size, self.region_size);
@@ -434,8 +435,14 @@ impl Engine {
                     plex.state = new.state;
                     plex.track.add_all();
                 }
+                PlexState::Stale | PlexState::Syncing | PlexState::Empty if plex.is_active() => {
+                    unbelieved.push((new.id, new.state));
+                }
                 _ => {}
             }
+        }
+        for (id, state) in unbelieved {
+            self.set_aside(id, state, out);
         }
     }
 

@@ -160,6 +160,7 @@ mod tests {
                     extent_count: 1,
                     path_hint: String::new(),
                     missing_since: None,
+                    spare: false,
                 })
                 .collect(),
             volumes: Default::default(),

@@ -45,6 +45,9 @@ pub struct Pv {
     /// Set while the group is used without this disk: the `seqno` of the commit that said so
     /// (stamped by [`crate::metadata::Store::commit`]). The disk's own metadata is not believed while this is set.
     pub missing_since: Option<u64>,
+    /// Kept free for plexes that lose their disk; nothing else is put there unless it is named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
 }
 
 impl Group {

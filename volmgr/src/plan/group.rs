@@ -35,6 +35,7 @@ impl NewPv {
             extent_count,
             path_hint: self.path,
             missing_since: None,
+            spare: false,
         })
     }
 }
@@ -258,7 +259,7 @@ pub fn revive_plexes(group: &Group, uuid: Uuid, content_lost: bool) -> Group {
     next
 }
 
-fn find(group: &mut Group, uuid: Uuid) -> Result<&mut Pv, PlanError> {
+pub(super) fn find(group: &mut Group, uuid: Uuid) -> Result<&mut Pv, PlanError> {
     let found = group.pvs.iter_mut().find(|p| p.uuid == uuid);
     found.ok_or_else(|| PlanError::NotFound {
         what: "disk",

@@ -18,6 +18,7 @@ mod layout;
 mod plex;
 mod resize;
 mod space;
+mod spare;
 mod volume;
 
 pub use feed::{add_feed, add_point, remove_feed, remove_point, update_feed};
@@ -29,6 +30,7 @@ pub use layout::{LayoutError, layout};
 pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;
+pub use spare::{replace_by_spare, set_spare};
 pub use volume::{
     VolumeRequest, create_volume, largest_volume, remove_volume, rename_volume, update_volume,
 };

@@ -7,6 +7,7 @@ use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_c
 use proptest::prelude::*;
 
 mod plexes;
+mod spares;
 mod tags;
 
 const MIB: u64 = 1 << 20;

@@ -1,5 +1,6 @@
-//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvresize`.
+//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvresize`, `pvchange`.
 
+use super::groups::YesNo;
 use super::parse::absolute_all;
 use super::{Ask, Work};
 use crate::api::{Command, Failure, ReportKind};
@@ -110,6 +111,30 @@ impl PvresizeArgs {
         Ok(Work::Ask(Ask::one(Command::Pvresize {
             paths: absolute_all(&self.paths)?,
             size: self.setphysicalvolumesize,
+        })))
+    }
+}
+
+pub const PVCHANGE: &str = "EXAMPLES:
+  volmgr pvchange --spare y /dev/sde
+  volmgr pvs -o +pv_spare";
+
+/// `pvchange`
+#[derive(Debug, Args)]
+pub struct PvchangeArgs {
+    /// Keep the disk for plexes that lose theirs; nothing else is put there unless it is named
+    #[arg(long, value_enum, value_name = "y|n")]
+    spare: YesNo,
+    /// Disks of groups
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+impl PvchangeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Pvchange {
+            paths: absolute_all(&self.paths)?,
+            spare: self.spare == YesNo::Y,
         })))
     }
 }

@@ -202,7 +202,7 @@ pub const VGCHANGE: &str = "EXAMPLES:
 pub struct VgchangeArgs {
     /// Activate (y) or deactivate (n)
     #[arg(short = 'a', long, value_enum, value_name = "y|n",
-          required_unless_present_any = ["addtag", "deltag"])]
+          required_unless_present_any = ["addtag", "deltag", "accept_older"])]
     activate: Option<YesNo>,
     /// Add a tag; `@TAG` then stands for all groups that have it
     #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
@@ -210,6 +210,9 @@ pub struct VgchangeArgs {
     /// Take a tag off
     #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
     deltag: Vec<String>,
+    /// Go on with the disks that are here, although this node has newer data on disks that are away: that is given up
+    #[arg(long, conflicts_with_all = ["activate", "addtag", "deltag"], requires = "vgs")]
+    accept_older: bool,
     /// The groups; all without
     #[arg(value_parser = name, value_name = "VG")]
     vgs: Vec<String>,
@@ -217,6 +220,10 @@ pub struct VgchangeArgs {
 
 impl VgchangeArgs {
     pub fn work(self) -> Result<Work, Failure> {
+        if self.accept_older {
+            let commands = self.vgs.into_iter().map(|vg| Command::VgacceptOlder { vg });
+            return Ok(Work::Ask(Ask::all(commands.collect())));
+        }
         let Some(activate) = self.activate else {
             let command = |vg| Command::Vgtags {
                 vg,

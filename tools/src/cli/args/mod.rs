@@ -218,6 +218,9 @@ verbs! {
     /// Use the new size of disks that have grown
     #[command(after_help = disks::PVRESIZE)]
     Pvresize(disks::PvresizeArgs),
+    /// Keep disks to spare, or give them back
+    #[command(after_help = disks::PVCHANGE)]
+    Pvchange(disks::PvchangeArgs),
     /// Move data off a disk while it is in use
     #[command(after_help = moves::PVMOVE)]
     Pvmove(moves::PvmoveArgs),

@@ -119,12 +119,18 @@ static PV: Table = Table {
             "pv_attr",
             "Attr",
             Text,
-            "Attributes: (a)llocatable, e(x)ported, (m)issing.",
+            "Attributes: (a)llocatable or (s)pare, e(x)ported, (m)issing.",
         ),
         shown("pv_size", "PSize", Size, "Size of the extents."),
         shown("pv_free", "PFree", Size, "Size of the free extents."),
         extra("pv_uuid", "PV UUID", Text, "Identity, also in the label."),
         extra("dev_size", "DevSize", Size, "Size of the whole disk."),
+        extra(
+            "pv_spare",
+            "Spare",
+            Text,
+            "`spare` where the disk is kept for plexes that lose theirs.",
+        ),
     ],
 };
 

@@ -7,7 +7,7 @@
 
 use super::commit::Entry;
 use super::returns::{self, Content};
-use super::{Groups, News, Orphan, Slot};
+use super::{Groups, Memory, News, Orphan, Slot};
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use crate::daemon::verbs::chain;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,13 +81,16 @@ impl Groups {
                     }
                 }
                 Some((slot, entry)) => {
-                    if let Some(better) = open(assembly, entry.disks.clone(), &mut outcome) {
+                    if let Some(better) =
+                        open(assembly, entry.disks.clone(), &self.memory, &mut outcome)
+                    {
                         **entry = better;
                         slot.publish(entry);
                     }
                 }
                 None => {
-                    if let Some(entry) = open(assembly, BTreeMap::new(), &mut outcome) {
+                    if let Some(entry) = open(assembly, BTreeMap::new(), &self.memory, &mut outcome)
+                    {
                         self.insert(entry, &mut outcome);
                     }
                 }
@@ -184,10 +187,11 @@ impl Groups {
 fn open(
     assembly: Assembly<Key>,
     old: BTreeMap<Uuid, FilePv>,
+    memory: &Arc<Memory>,
     outcome: &mut ScanOutcome,
 ) -> Option<Entry> {
-    let store = Store::open(&assembly);
-    let (group, trouble) = match &assembly.verdict {
+    let mut store = Store::open(&assembly);
+    let (group, mut trouble) = match &assembly.verdict {
         Verdict::Chosen(group) => ((**group).clone(), None),
         Verdict::Removed => {
             outcome.warnings.push(format!(
@@ -202,6 +206,12 @@ fn open(
             Some("no disk has readable metadata (see `volmgr pvck`)".into()),
         ),
     };
+    let newer = newer_elsewhere(&assembly, memory).filter(|_| !group.exported);
+    let older = newer.is_some();
+    if let Some(why) = newer {
+        store = None;
+        trouble = Some(why);
+    }
     if let Some(why) = &trouble {
         outcome
             .warnings
@@ -210,10 +220,18 @@ fn open(
             .events
             .push(("vg-trouble", group.name.clone(), why.clone()));
     }
-    let mut disks = old;
+    let mut old = old;
+    let mut disks = BTreeMap::new();
     let mut returning = Vec::new();
     for member in assembly.members {
-        let Key::New(disk) = member.key else { continue };
+        // What a disk is that was here all the time may have changed by the one that came.
+        let disk = match member.key {
+            Key::New(disk) => disk,
+            Key::Old => match old.remove(&member.pv) {
+                Some(disk) => disk,
+                None => continue,
+            },
+        };
         match member.state {
             MemberState::Orphan => outcome.warnings.push(format!(
                 "{}: was taken out of group {}; `pvcreate --force` makes it usable again",
@@ -236,6 +254,8 @@ fn open(
         group,
         disks,
         trouble,
+        older,
+        memory: memory.clone(),
         gone: BTreeMap::new(),
     };
     if entry.trouble.is_none() && !entry.group.exported {
@@ -262,10 +282,28 @@ fn open(
     Some(entry)
 }
 
+/// Why a group of which only disks are here that this node has gone on without is not used.
+fn newer_elsewhere(assembly: &Assembly<Key>, memory: &Memory) -> Option<String> {
+    let group = assembly.chosen()?;
+    let here: Vec<Uuid> = assembly.members.iter().map(|member| member.pv).collect();
+    let since = memory.newer_than(group, &here)?;
+    let away: Vec<&str> = group
+        .pvs
+        .iter()
+        .filter(|pv| !here.contains(&pv.uuid))
+        .map(|pv| pv.path_hint.as_str())
+        .collect();
+    Some(format!(
+        "what is here is older: it was given up at commit {since}, and the disk(s) last seen at {} went on without it",
+        away.join(", ")
+    ))
+}
+
 /// A group of these disks, looked at anew.
 pub(super) fn reopen(
     group: Uuid,
     disks: Vec<FilePv>,
+    memory: &Arc<Memory>,
     outcome: &mut ScanOutcome,
 ) -> Result<Entry, String> {
     let mut scans = Vec::new();
@@ -277,7 +315,7 @@ pub(super) fn reopen(
         .groups
         .into_iter()
         .find(|assembly| assembly.group == group)
-        .and_then(|assembly| open(assembly, BTreeMap::new(), outcome))
+        .and_then(|assembly| open(assembly, BTreeMap::new(), memory, outcome))
         .ok_or_else(|| "its disks do not belong to it any more".into())
 }
 

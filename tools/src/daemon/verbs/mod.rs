@@ -343,6 +343,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Pvcreate { paths, force } => pv::pvcreate(ctx, paths, *force).await,
         Command::Pvremove { paths, force } => pv::pvremove(ctx, paths, *force).await,
         Command::Pvresize { paths, size } => pv::pvresize(ctx, paths, *size).await,
+        Command::Pvchange { paths, spare } => pv::pvchange(ctx, paths, *spare).await,
         Command::Vgcreate {
             vg,
             pvs,
@@ -353,6 +354,7 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Vgreduce { vg, pvs, missing } => vg::vgreduce(ctx, vg, pvs, *missing).await,
         Command::Vgremove { vg, force } => vg::vgremove(ctx, vg, *force).await,
         Command::Vgrename { vg, new } => vg::vgrename(ctx, vg, new).await,
+        Command::VgacceptOlder { vg } => vg_move::accept_older(ctx, vg).await,
         Command::Vgchange { vg, active } => vg_move::vgchange(ctx, vg.as_deref(), *active).await,
         Command::Vgtags { vg, add, del } => vg_move::vgtags(ctx, vg, add, del).await,
         Command::Vgexport { vg } => vg_move::vgexport(ctx, vg).await,

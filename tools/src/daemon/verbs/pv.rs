@@ -1,7 +1,8 @@
-//! `pvcreate`, `pvremove`, `pvresize`: disks. Nothing foreign is overwritten without `--force`, and
+//! `pvcreate`, `pvremove`, `pvresize`, `pvchange`: disks. Nothing foreign is overwritten without `--force`, and
 //! nothing that someone uses is touched at all.
 
-use super::{Ctx, fail, wrong};
+use super::vg::{member_of, usable};
+use super::{Ctx, commit_failed, fail, wrong};
 use crate::api::Failure;
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use crate::daemon::groups::{Known, Orphan};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use volmgr::label::Geometry;
 use volmgr::metadata::{self, PvIo};
+use volmgr::plan::{self, PlanError};
 use volmgr::signature;
 
 /// A disk that may be given to a group.
@@ -185,6 +187,52 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
             .message(format!("Physical volume \"{}\" changed.", path.display()));
     }
     Ok(())
+}
+
+/// `pvchange`: a disk is kept to spare, or not.
+pub async fn pvchange(ctx: &Ctx, paths: &[String], spare: bool) -> Result<(), Failure> {
+    let what = "cannot change PV";
+    let mut chosen = Vec::new();
+    for path in distinct(paths, what)? {
+        let views = ctx.node.groups.views();
+        let member = views
+            .into_iter()
+            .find_map(|view| member_of(&view, &path).map(|pv| (view, pv)));
+        let (view, pv) = member.ok_or_else(|| {
+            let why = "it is not a disk of any group";
+            fail(path.display(), what, why, "see `volmgr pvs`")
+        })?;
+        let view = usable(ctx, &view.group.name, what)?;
+        plan::set_spare(&view.group, pv, spare).map_err(|error| refused(&path, what, &error))?;
+        chosen.push((view, pv, path));
+    }
+    for (view, pv, path) in chosen {
+        let as_what = if spare { "spare" } else { "for use" };
+        if ctx.would(&format!("keep {} {as_what}", path.display())) {
+            continue;
+        }
+        ctx.node
+            .commit(&view.group.name, |group| plan::set_spare(group, pv, spare))
+            .map_err(|error| commit_failed(path.display(), what, error))?;
+        let object = path.display().to_string();
+        let text = format!("disk {pv} of {} is {as_what}", view.group.name);
+        ctx.node.event("pv-changed", &object, &text);
+        ctx.out
+            .message(format!("Physical volume \"{object}\" changed."));
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, what: &str, error: &PlanError) -> Failure {
+    match error {
+        PlanError::InUse { volume, .. } => fail(
+            path.display(),
+            what,
+            format!("{volume} has data there"),
+            "`volmgr pvmove` moves it to other disks",
+        ),
+        other => fail(path.display(), what, other, ""),
+    }
 }
 
 /// A disk for a group: a PV without a group, or an empty disk (or any unused one, with `force`).

@@ -66,6 +66,7 @@ mod tests {
                 extent_count: 100,
                 path_hint: String::new(),
                 missing_since: None,
+                spare: false,
             }],
             volumes: Default::default(),
         }

@@ -3,6 +3,7 @@
 use super::pv::{self, Candidate};
 use super::{Ctx, commit_failed, fail, find_group, no_group, wrong};
 use crate::api::Failure;
+use crate::daemon::Node;
 use crate::daemon::disks::DiskKey;
 use crate::daemon::groups::{GroupView, Orphan};
 use std::path::{Path, PathBuf};
@@ -237,7 +238,12 @@ fn check_new_name(ctx: &Ctx, vg: &str, what: &str) -> Result<(), Failure> {
 
 /// A group that may be changed: here, without trouble, not exported.
 pub(super) fn usable(ctx: &Ctx, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
-    let view = find_group(&ctx.node, vg, what)?;
+    usable_on(&ctx.node, vg, what)
+}
+
+/// [`usable`], for who is no verb.
+pub(super) fn usable_on(node: &Node, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
+    let view = find_group(node, vg, what)?;
     if let Some(why) = &view.trouble {
         return Err(fail(vg, what, why, "see `volmgr vgscan` and `volmgr pvck`"));
     }

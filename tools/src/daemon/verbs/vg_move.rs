@@ -87,6 +87,27 @@ pub async fn vgtags(ctx: &Ctx, vg: &str, add: &[String], del: &[String]) -> Resu
     Ok(())
 }
 
+/// `vgchange --accept-older`: the disks with the newer data will not come.
+pub async fn accept_older(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
+    let what = "cannot accept the older state";
+    let view = exists(ctx, vg, what)?;
+    if ctx.would(&format!(
+        "go on with what the disks of {vg} that are here have"
+    )) {
+        return Ok(());
+    }
+    let warnings = tokio::task::block_in_place(|| ctx.node.groups.accept_older(vg))
+        .map_err(|why| fail(vg, what, why, "see `volmgr vgs` and `volmgr pvs`"))?;
+    for warning in warnings {
+        ctx.out.warning(warning);
+    }
+    let text = view.trouble.clone().unwrap_or_default();
+    ctx.node.event("older-accepted", vg, &text);
+    ctx.out
+        .message(format!("Volume group \"{vg}\" successfully changed"));
+    Ok(())
+}
+
 /// `vgexport`: nobody here uses the group until it is imported; its disks are let go of.
 pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     let what = "cannot export";
