@@ -1,5 +1,6 @@
 //! One feed of this node, as the daemon runs it.
 
+use super::pace::Pace;
 use super::record::Ask;
 use crate::api::{Failure, LvName};
 use feedplex::counters::FeedCounters;
@@ -63,6 +64,7 @@ pub struct FeedEntry {
     /// When a comparison on schedule was last begun, and whether it goes on.
     tried: AtomicU64,
     comparing: AtomicBool,
+    pace: Mutex<Pace>,
 }
 
 struct Inner {
@@ -110,6 +112,7 @@ impl FeedEntry {
             seen: AtomicU64::new(feed.peer_stamp),
             tried: AtomicU64::new(0),
             comparing: AtomicBool::new(false),
+            pace: Mutex::new(Pace::default()),
         }
     }
 
@@ -260,6 +263,12 @@ impl FeedEntry {
     /// It has ended, well or badly.
     pub fn end_verify(&self) {
         self.comparing.store(false, Ordering::Release);
+    }
+
+    /// What decides how fast it copies.
+    pub fn pace(&self) -> MutexGuard<'_, Pace> {
+        // A look that was cut off has changed nothing yet, or all of it.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for a hash request, and where its answer comes.

@@ -10,6 +10,7 @@
 //! | `twins` | nodes that are there twice |
 //! | `record` | between metadata and what a session knows |
 //! | `entry` | a feed as the daemon runs it |
+//! | `pace` | how fast a feed copies beside applications |
 //! | `schedule` | comparisons that are made by themselves |
 //! | `verbs`, `verify`, `rows` | what the admin asks and sees |
 
@@ -17,6 +18,7 @@ mod connect;
 mod control_io;
 mod entry;
 mod listen;
+mod pace;
 mod record;
 mod registry;
 mod rows;
@@ -241,6 +243,15 @@ impl Feeds {
         });
         if let Err(error) = result {
             tracing::warn!(error, "an older copy of the peer's disks may go unnoticed");
+        }
+    }
+
+    /// Looks at what applications do and lets a feed copy as fast as that allows.
+    fn pace(&self, entry: &FeedEntry, lane: &LaneHandle) {
+        if let Some((_, feed)) = self.record(entry)
+            && feed.direction == Direction::Out
+        {
+            entry.pace().look(entry, &feed, lane);
         }
     }
 

@@ -1,45 +1,56 @@
-//! How fast a session copies beside the applications of its volume: what [`Pacer`] decides, twice a second.
+//! How fast a feed copies beside the applications of its volume: what [`Pacer`] decides, about twice a second; also
+//! while there is no session, so that the next one knows what it disturbs.
 
-use super::super::entry::FeedEntry;
+use super::entry::FeedEntry;
 use crate::api::{BUCKETS_MICROS, Meter, OpCount};
 use crate::lane::LaneHandle;
 use feedplex::streams::{Pacer, Sample};
 use std::time::{Duration, Instant};
 use volmgr::model::Feed;
 
-/// The controller of a session, and what it saw last.
+/// Shorter intervals say too little.
+const INTERVAL_MIN: Duration = Duration::from_millis(300);
+
+/// The controller of a feed, and what it saw last.
+#[derive(Default)]
 pub struct Pace {
     pacer: Pacer,
+    before: Option<Before>,
+}
+
+/// Counters at the last look.
+struct Before {
     then: Instant,
     clients: Meter,
     copied: u64,
 }
 
 impl Pace {
-    /// A session begins.
-    pub fn new() -> Self {
-        Self {
-            pacer: Pacer::default(),
-            then: Instant::now(),
-            clients: Meter::default(),
-            copied: 0,
-        }
-    }
-
     /// Some time has passed.
     pub fn look(&mut self, entry: &FeedEntry, feed: &Feed, lane: &LaneHandle) {
-        let copied = entry.limiter.spent();
-        let clients = lane.meters().clients;
-        let moved = clients.since(&self.clients);
+        let soon = |before: &Before| before.then.elapsed() < INTERVAL_MIN;
+        if self.before.as_ref().is_some_and(soon) {
+            return;
+        }
+        let now = Before {
+            then: Instant::now(),
+            clients: lane.meters().clients,
+            copied: entry.limiter.spent(),
+        };
+        let Some(before) = &self.before else {
+            self.before = Some(now);
+            return;
+        };
+        let moved = now.clients.since(&before.clients);
         let waited = moved.op("read").plus(&moved.op("write"));
         let sample = Sample {
-            took: self.then.elapsed(),
+            took: now.then.duration_since(before.then),
             ops: waited.timed(),
             slowest: slowest(&waited),
             written: moved.op("write").bytes,
-            copied: copied.saturating_sub(self.copied),
+            copied: now.copied.saturating_sub(before.copied),
         };
-        (self.then, self.clients, self.copied) = (Instant::now(), clients, copied);
+        self.before = Some(now);
         let free = self.pacer.step(&sample);
         let wanted = match (free.filter(|_| !feed.full_speed), feed.rate) {
             (None, limit) => limit,

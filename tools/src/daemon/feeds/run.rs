@@ -2,7 +2,6 @@
 
 mod lane;
 mod local;
-mod pace;
 mod stamp;
 mod streams;
 
@@ -53,7 +52,6 @@ pub struct Driver {
     /// Moved so far, at the last look.
     numbers: (Instant, u64),
     stamping: stamp::Stamping,
-    pace: pace::Pace,
 }
 
 /// Who is at the other end.
@@ -144,7 +142,6 @@ impl Driver {
             stream_failure: Arc::default(),
             numbers: (Instant::now(), 0),
             stamping: stamp::Stamping::new(),
-            pace: pace::Pace::new(),
         }
     }
 
@@ -459,11 +456,7 @@ impl Driver {
         self.numbers = (Instant::now(), moved);
         self.stamping
             .look(&self.feeds, &bound.entry, &bound.lane, &self.events, moved);
-        if let (Streams::Source(_), Some((_, feed))) =
-            (&self.streams, self.feeds.record(&bound.entry))
-        {
-            self.pace.look(&bound.entry, &feed, &bound.lane);
-        }
+        self.feeds.pace(&bound.entry, &bound.lane);
         self.feeds
             .look(
                 &bound.entry,

@@ -1,4 +1,5 @@
-//! Comparisons that are made by themselves: `feedset --verify-every`.
+//! What is done by itself, once a second: comparisons that are due (`feedset --verify-every`), and a look at what
+//! applications do while a feed has no session.
 
 use super::Feeds;
 use super::entry::FeedEntry;
@@ -32,6 +33,11 @@ pub async fn run(feeds: Arc<Feeds>) {
             let Some((_, feed)) = feeds.record(&entry) else {
                 continue;
             };
+            if entry.running().is_none()
+                && let Some(lane) = feeds.node.lane(&entry.lv())
+            {
+                feeds.pace(&entry, &lane);
+            }
             let now = crate::daemon::events::now();
             if entry.status().state != FeedState::Live || !due(&feed.verify, entry.tried(), now) {
                 continue;
