@@ -265,10 +265,24 @@ pub enum Command {
         discard_local: bool,
         while_open: bool,
     },
+    Feedset {
+        lv: LvName,
+        peer: String,
+        /// Bytes per second, 0 for no limit.
+        rate: Option<u64>,
+        /// Yield to applications.
+        adaptive: Option<bool>,
+        /// Seconds, 0 for never.
+        verify_every: Option<u64>,
+        /// Bytes per second, 0 for no limit.
+        verify_rate: Option<u64>,
+    },
     Feedverify {
         lv: LvName,
         peer: String,
         repair: bool,
+        /// Bytes per second.
+        rate: Option<u64>,
     },
     Peeradd {
         name: String,

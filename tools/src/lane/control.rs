@@ -122,6 +122,16 @@ impl Lane {
                 self.engine.merge_feed_map(feed, &map, &mut self.out);
                 self.when_durable(reply);
             }
+            LaneCommand::TouchLog { reply } => {
+                let barrier = self.engine.touch_log(&mut self.out);
+                self.take_out();
+                self.durables
+                    .push((Instant::now(), Durable::Maps(barrier), reply));
+            }
+            LaneCommand::LogStamp { reply } => {
+                let stamp = self.engine.log_stamp();
+                self.answer(reply, Ok(stamp));
+            }
             LaneCommand::Dirty {
                 feeds,
                 plexes,

@@ -510,13 +510,17 @@ impl Engine {
         self.pump(out);
     }
 
-    /// The feed misses everything.
+    /// The feed misses everything; for one that is not in the layout (a sink that becomes the source), its
+    /// slot says so from now on.
     pub fn set_all_dirty(&mut self, feed: FeedId, out: Out<'_>) {
+        let size = self.size;
         if let Some(feed) = self.feed_mut(feed) {
             feed.track.add_all();
             feed.caught_up = false;
-            self.queue_maps();
+        } else if let Some(map) = self.spare.get_mut(&feed.0) {
+            map.set_range(ByteRange::new(0, size));
         }
+        self.queue_maps();
         self.pump(out);
     }
 
@@ -546,6 +550,20 @@ impl Engine {
     /// them.)
     pub fn maps_barrier(&mut self) -> u64 {
         self.log.barrier()
+    }
+
+    /// Writes to the log that it has come further, whatever else has happened; done when
+    /// [`Engine::maps_written`] says yes to the number.
+    pub fn touch_log(&mut self, out: Out<'_>) -> u64 {
+        let barrier = self.log.touch();
+        self.pump_log(out);
+        barrier
+    }
+
+    /// How far the log has durably come. Never shrinks: a log that has not come as far as it was once told
+    /// is an older copy of it.
+    pub fn log_stamp(&self) -> u64 {
+        self.log.stamp()
     }
 
     /// Are those changes on the disks? Changes made later do not put that off.

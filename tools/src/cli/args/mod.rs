@@ -323,6 +323,9 @@ verbs! {
     /// Reverse a feed: restore
     #[command(after_help = feeds::FEEDSWAP)]
     Feedswap(feeds::FeedswapArgs),
+    /// Change how a feed goes on: rates, comparisons on a schedule
+    #[command(after_help = feeds::FEEDSET)]
+    Feedset(feeds::FeedsetArgs),
     /// Compare the two sides of a feed
     #[command(after_help = feeds::FEEDVERIFY)]
     Feedverify(feeds::FeedverifyArgs),

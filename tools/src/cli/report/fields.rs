@@ -347,6 +347,24 @@ static FEED: Table = Table {
             Text,
             "How payload moved: kernel, copied, mixed.",
         ),
+        extra(
+            "feed_limit",
+            "Limit",
+            Size,
+            "Bytes per second that sync traffic may take now, where it is limited.",
+        ),
+        extra(
+            "feed_verified",
+            "Verified",
+            Time,
+            "When the two sides were last compared.",
+        ),
+        extra(
+            "feed_verify_every",
+            "Verify every",
+            Number,
+            "Time from one comparison on schedule to the next.",
+        ),
         extra("feed_dirty", "Dirty", Size, "What the sink misses."),
         extra(
             "payload_kernel_bytes",

@@ -321,6 +321,7 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         | Command::Feedresume { .. }
         | Command::Feeddetach { .. }
         | Command::Feedswap { .. }
+        | Command::Feedset { .. }
         | Command::Feedverify { .. } => match ctx.node.feeds() {
             Some(feeds) => feeds.command(ctx, command).await,
             None => Err(fail(
