@@ -21,9 +21,10 @@ guest_start() { # out case node limit
     fi
     # Two phases of that length, where systemd is between them, and time to start and end.
     [ "$(header "$name" init)" != systemd ] || limit=$((limit * 2 + 60))
+    # The kernel waits longer than it would before it says that a task has not run: the host may be busy.
     timeout -k 5 $((limit + 90)) qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${memory:-2048}" \
         -kernel "$KERNEL_DIR/vmlinuz" -initrd "$out_top/initrd-$KERNEL_VERSION.gz" \
-        -append "console=ttyS0 quiet panic=-1 vm_node=$node" -display none -serial "file:$out/serial-$node" -monitor none -no-reboot \
+        -append "console=ttyS0 quiet panic=-1 rcupdate.rcu_cpu_stall_timeout=120 vm_node=$node" -display none -serial "file:$out/serial-$node" -monitor none -no-reboot \
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
         -virtfs "local,path=$KERNEL_DIR/x,mount_tag=mods,security_model=none,readonly=on" \
         -virtfs "local,path=$out/job,mount_tag=job,security_model=none" "${extra[@]}" </dev/null >"$out/qemu-$node" 2>&1 &

@@ -1,6 +1,6 @@
-//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvresize`.
+//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvchange`, `pvresize`.
 
-use super::parse::absolute_all;
+use super::parse::{absolute_all, tag};
 use super::{Ask, Work};
 use crate::api::{Command, Failure, ReportKind};
 use crate::cli::report::ReportArgs;
@@ -65,7 +65,7 @@ pub const PVS: &str = "EXAMPLES:
 #[derive(Debug, Args)]
 pub struct PvsArgs {
     /// Only these
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PV")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     report: ReportArgs,
@@ -87,6 +87,34 @@ impl PvsArgs {
             listing.names = absolute_all(&self.paths)?;
         }
         Ok(Work::Ask(ask))
+    }
+}
+
+pub const PVCHANGE: &str = "EXAMPLES:
+  volmgr pvchange --addtag fast /dev/sdb /dev/sdc && volmgr lvcreate -n db -L 10g vg0 @fast
+  volmgr pvchange --deltag fast /dev/sdc";
+
+/// `pvchange`
+#[derive(Debug, Args)]
+pub struct PvchangeArgs {
+    /// Add a tag; `@TAG` then stands for all disks that have it
+    #[arg(long, value_parser = tag, value_name = "TAG", required_unless_present = "deltag")]
+    addtag: Vec<String>,
+    /// Take a tag off
+    #[arg(long, value_parser = tag, value_name = "TAG")]
+    deltag: Vec<String>,
+    /// Disks of groups
+    #[arg(required = true, value_name = "PV")]
+    paths: Vec<PathBuf>,
+}
+
+impl PvchangeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Pvtags {
+            paths: absolute_all(&self.paths)?,
+            add: self.addtag,
+            del: self.deltag,
+        })))
     }
 }
 

@@ -125,6 +125,7 @@ static PV: Table = Table {
         shown("pv_free", "PFree", Size, "Size of the free extents."),
         extra("pv_uuid", "PV UUID", Text, "Identity, also in the label."),
         extra("dev_size", "DevSize", Size, "Size of the whole disk."),
+        extra("pv_tags", "PV Tags", Text, "Tags, with commas."),
     ],
 };
 

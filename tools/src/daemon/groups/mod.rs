@@ -5,12 +5,14 @@
 
 mod archive;
 mod commit;
+mod handover;
 mod returns;
 mod scan;
 mod view;
 
 pub use archive::Kept;
 pub use commit::CommitError;
+pub use handover::{Carried, unfinished};
 pub use scan::ScanOutcome;
 pub use view::{DiskPlace, GroupView};
 

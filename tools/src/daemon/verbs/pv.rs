@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use volmgr::label::Geometry;
 use volmgr::metadata::{self, PvIo};
+use volmgr::plan;
 use volmgr::signature;
 
 /// A disk that may be given to a group.
@@ -181,6 +182,44 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
             &path.display().to_string(),
             &format!("now {}", human(size)),
         );
+        ctx.out
+            .message(format!("Physical volume \"{}\" changed.", path.display()));
+    }
+    Ok(())
+}
+
+/// `pvchange --addtag`, `--deltag`: disks of groups; all are looked at before the first is changed.
+pub async fn pvtags(
+    ctx: &Ctx,
+    paths: &[String],
+    add: &[String],
+    del: &[String],
+) -> Result<(), Failure> {
+    let what = "cannot change tags";
+    let mut pvs = Vec::new();
+    for path in distinct(paths, what)? {
+        let Some(Known::Member(vg)) = known(ctx, &path, what)? else {
+            return Err(fail(
+                path.display(),
+                what,
+                "it is not a disk of a group, whose metadata tags are kept in",
+                "vgcreate or vgextend takes it into one",
+            ));
+        };
+        let view = super::vg::usable(ctx, &vg, what)?;
+        let pv = super::vg::member_of(&view, &path)
+            .ok_or_else(|| fail(path.display(), what, "the disk has gone", "`volmgr vgscan`"))?;
+        plan::tag_pv(&view.group, pv, add, del)
+            .map_err(|error| super::plan_failed(path.display(), what, &error, &view))?;
+        pvs.push((path, vg, pv));
+    }
+    for (path, vg, pv) in pvs {
+        if ctx.would(&format!("change tags of {}", path.display())) {
+            continue;
+        }
+        ctx.node
+            .commit(&vg, |group| plan::tag_pv(group, pv, add, del))
+            .map_err(|error| super::commit_failed(path.display(), what, error))?;
         ctx.out
             .message(format!("Physical volume \"{}\" changed.", path.display()));
     }

@@ -140,6 +140,7 @@ fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
             ),
             ("pv_uuid", text(pv.uuid.to_string())),
             ("dev_size", Value::Size(pv.size)),
+            ("pv_tags", tags(&pv.tags)),
         ]));
     }
 }
@@ -157,6 +158,7 @@ fn orphan_rows(node: &Node) -> Vec<Row> {
                 ("pv_free", Value::Size(orphan.size)),
                 ("pv_uuid", text(orphan.uuid.to_string())),
                 ("dev_size", Value::Size(orphan.size)),
+                ("pv_tags", Value::Empty),
             ])
         })
         .collect()
