@@ -95,7 +95,8 @@ pub enum Command {
         paths: Vec<String>,
         size: Option<u64>,
     },
-    Pvchange {
+    /// `pvchange --spare`.
+    Pvspare {
         paths: Vec<String>,
         spare: bool,
     },
@@ -104,6 +105,27 @@ pub enum Command {
         pvs: Vec<String>,
         extent_size: Option<u64>,
         force: bool,
+        #[serde(default)]
+        tags: Vec<String>,
+    },
+    /// Disks of `from`, with the volumes on them, become those of `to`: `pvs`, or those of a volume.
+    Vgsplit {
+        from: String,
+        to: String,
+        pvs: Vec<String>,
+        /// A volume of `from`.
+        lv: Option<String>,
+    },
+    /// All that is in `from` becomes part of `into`.
+    Vgmerge {
+        into: String,
+        from: String,
+    },
+    /// `pvchange --addtag`, `--deltag`.
+    Pvtags {
+        paths: Vec<String>,
+        add: Vec<String>,
+        del: Vec<String>,
     },
     Vgextend {
         vg: String,

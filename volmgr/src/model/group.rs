@@ -1,6 +1,6 @@
 //! Volume groups and their disks.
 
-use super::{Volume, Volumes};
+use super::{Handover, Volume, Volumes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -20,6 +20,9 @@ pub struct Group {
     pub commit: Uuid,
     /// Exported groups are not activated here.
     pub exported: bool,
+    /// Disks and volumes on their way to or from another group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
     /// Tags, valid by [`crate::names::check_tag`]: an admin's own words to find it by.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
@@ -48,6 +51,9 @@ pub struct Pv {
     /// Kept free for plexes that lose their disk; nothing else is put there unless it is named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spare: bool,
+    /// Tags, as those of [`Group::tags`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
 }
 
 impl Group {

@@ -6,6 +6,7 @@
 mod check;
 mod feed;
 mod group;
+mod handover;
 mod volume;
 mod volumes;
 
@@ -14,5 +15,6 @@ pub use feed::{
     Direction, Feed, FeedIntent, FeedMode, Generation, OnDisconnect, Point, Restore, VerifyPlan,
 };
 pub use group::{Group, Pv};
+pub use handover::{Handover, HandoverSide};
 pub use volume::{Layout, LogCopy, Plex, PlexState, Role, Subdisk, Volume};
 pub use volumes::{Changes, Volumes};

@@ -19,7 +19,8 @@ pub enum YesNo {
 
 pub const VGCREATE: &str = "EXAMPLES:
   volmgr vgcreate vg0 /dev/sdb /dev/sdc
-  volmgr vgcreate -s 16m vg0 disk1.img disk2.img";
+  volmgr vgcreate -s 16m vg0 disk1.img disk2.img
+  volmgr vgcreate --addtag rack4 vg0 /dev/sdb";
 
 /// `vgcreate`
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub struct VgcreateArgs {
     /// Also use disks on which something else is found: it is lost
     #[arg(short = 'f', long)]
     force: bool,
+    /// A tag for it; `@TAG` then stands for all groups that have it
+    #[arg(long, value_parser = tag, value_name = "TAG")]
+    addtag: Vec<String>,
     /// Name of the new group
     #[arg(value_parser = name, value_name = "VG")]
     vg: String,
@@ -45,6 +49,7 @@ impl VgcreateArgs {
             pvs: absolute_all(&self.pvs)?,
             extent_size: self.physicalextentsize,
             force: self.force,
+            tags: self.addtag,
         })))
     }
 }
@@ -188,6 +193,61 @@ impl VgrenameArgs {
         Ok(Work::Ask(Ask::one(Command::Vgrename {
             vg: self.vg,
             new: self.new,
+        })))
+    }
+}
+
+pub const VGSPLIT: &str = "EXAMPLES:
+  volmgr vgsplit vg0 vg1 /dev/sdc /dev/sdd
+  volmgr vgsplit -n web vg0 vg1      the disks that vg0/web is on, and what else is on them";
+
+/// `vgsplit`
+#[derive(Debug, Args)]
+pub struct VgsplitArgs {
+    /// A volume of the group instead of disks: those that it is on
+    #[arg(short = 'n', long, value_parser = name, value_name = "LV", conflicts_with = "pvs")]
+    name: Option<String>,
+    /// The group whose disks they are; volumes on them must be on no others, inactive, and without a feed
+    #[arg(value_parser = name, value_name = "VG")]
+    from: String,
+    /// The group that gets them; it is made if it does not exist
+    #[arg(value_parser = name, value_name = "TO_VG")]
+    to: String,
+    /// The disks
+    #[arg(required_unless_present = "name", value_name = "PV")]
+    pvs: Vec<PathBuf>,
+}
+
+impl VgsplitArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgsplit {
+            from: self.from,
+            to: self.to,
+            pvs: absolute_all(&self.pvs)?,
+            lv: self.name,
+        })))
+    }
+}
+
+pub const VGMERGE: &str = "EXAMPLES:
+  volmgr vgchange -an vg1 && volmgr vgmerge vg0 vg1      all of vg1 is in vg0 then";
+
+/// `vgmerge`
+#[derive(Debug, Args)]
+pub struct VgmergeArgs {
+    /// The group that stays
+    #[arg(value_parser = name, value_name = "VG")]
+    into: String,
+    /// The group that becomes part of it; its volumes must be inactive and without feeds
+    #[arg(value_parser = name, value_name = "FROM_VG")]
+    from: String,
+}
+
+impl VgmergeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgmerge {
+            into: self.into,
+            from: self.from,
         })))
     }
 }

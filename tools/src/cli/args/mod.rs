@@ -215,12 +215,12 @@ verbs! {
     /// List physical volumes
     #[command(after_help = disks::PVS)]
     Pvs(disks::PvsArgs),
+    /// Change the tags of disks, keep disks to spare
+    #[command(after_help = disks::PVCHANGE)]
+    Pvchange(disks::PvchangeArgs),
     /// Use the new size of disks that have grown
     #[command(after_help = disks::PVRESIZE)]
     Pvresize(disks::PvresizeArgs),
-    /// Keep disks to spare, or give them back
-    #[command(after_help = disks::PVCHANGE)]
-    Pvchange(disks::PvchangeArgs),
     /// Move data off a disk while it is in use
     #[command(after_help = moves::PVMOVE)]
     Pvmove(moves::PvmoveArgs),
@@ -245,7 +245,13 @@ verbs! {
     /// Rename a volume group
     #[command(after_help = groups::VGRENAME)]
     Vgrename(groups::VgrenameArgs),
-    /// Activate or deactivate all volumes of a group
+    /// Move disks, with the volumes on them, to another or a new group
+    #[command(after_help = groups::VGSPLIT)]
+    Vgsplit(groups::VgsplitArgs),
+    /// Make one group of two
+    #[command(after_help = groups::VGMERGE)]
+    Vgmerge(groups::VgmergeArgs),
+    /// Activate or deactivate all volumes of a group, or change its tags
     #[command(after_help = groups::VGCHANGE)]
     Vgchange(groups::VgchangeArgs),
     /// Give a volume group away: its disks can move to another machine

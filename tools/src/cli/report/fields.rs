@@ -131,6 +131,7 @@ static PV: Table = Table {
             Text,
             "`spare` where the disk is kept for plexes that lose theirs.",
         ),
+        extra("pv_tags", "PV Tags", Text, "Tags, with commas."),
     ],
 };
 

@@ -515,6 +515,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(4),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),

@@ -134,6 +134,7 @@ mod tests {
             path_hint: String::new(),
             missing_since: missing.then_some(5),
             spare: false,
+            tags: Default::default(),
         };
         Group {
             uuid: Uuid::from_u128(100),
@@ -142,6 +143,7 @@ mod tests {
             seqno,
             commit: Uuid::from_u128(u128::from(seqno)),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: pvs.iter().map(pv).collect(),
             volumes: Default::default(),

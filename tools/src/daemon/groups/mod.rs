@@ -5,6 +5,7 @@
 
 mod archive;
 mod commit;
+mod handover;
 mod memory;
 mod returns;
 mod scan;
@@ -12,6 +13,7 @@ mod view;
 
 pub use archive::Kept;
 pub use commit::CommitError;
+pub use handover::{Carried, unfinished};
 pub use memory::{FILE as MEMORY_FILE, Memory, Remembered};
 pub use scan::ScanOutcome;
 pub use view::{DiskPlace, GroupView};

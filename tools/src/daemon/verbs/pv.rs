@@ -189,8 +189,8 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
     Ok(())
 }
 
-/// `pvchange`: a disk is kept to spare, or not.
-pub async fn pvchange(ctx: &Ctx, paths: &[String], spare: bool) -> Result<(), Failure> {
+/// `pvchange --spare`: a disk is kept to spare, or not.
+pub async fn pvspare(ctx: &Ctx, paths: &[String], spare: bool) -> Result<(), Failure> {
     let what = "cannot change PV";
     let mut chosen = Vec::new();
     for path in distinct(paths, what)? {
@@ -219,6 +219,44 @@ pub async fn pvchange(ctx: &Ctx, paths: &[String], spare: bool) -> Result<(), Fa
         ctx.node.event("pv-changed", &object, &text);
         ctx.out
             .message(format!("Physical volume \"{object}\" changed."));
+    }
+    Ok(())
+}
+
+/// `pvchange --addtag`, `--deltag`: disks of groups; all are looked at before the first is changed.
+pub async fn pvtags(
+    ctx: &Ctx,
+    paths: &[String],
+    add: &[String],
+    del: &[String],
+) -> Result<(), Failure> {
+    let what = "cannot change tags";
+    let mut pvs = Vec::new();
+    for path in distinct(paths, what)? {
+        let Some(Known::Member(vg)) = known(ctx, &path, what)? else {
+            return Err(fail(
+                path.display(),
+                what,
+                "it is not a disk of a group, whose metadata tags are kept in",
+                "vgcreate or vgextend takes it into one",
+            ));
+        };
+        let view = super::vg::usable(ctx, &vg, what)?;
+        let pv = super::vg::member_of(&view, &path)
+            .ok_or_else(|| fail(path.display(), what, "the disk has gone", "`volmgr vgscan`"))?;
+        plan::tag_pv(&view.group, pv, add, del)
+            .map_err(|error| super::plan_failed(path.display(), what, &error, &view))?;
+        pvs.push((path, vg, pv));
+    }
+    for (path, vg, pv) in pvs {
+        if ctx.would(&format!("change tags of {}", path.display())) {
+            continue;
+        }
+        ctx.node
+            .commit(&vg, |group| plan::tag_pv(group, pv, add, del))
+            .map_err(|error| super::commit_failed(path.display(), what, error))?;
+        ctx.out
+            .message(format!("Physical volume \"{}\" changed.", path.display()));
     }
     Ok(())
 }

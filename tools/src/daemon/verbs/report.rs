@@ -145,6 +145,7 @@ fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
             ("pv_uuid", text(pv.uuid.to_string())),
             ("dev_size", Value::Size(pv.size)),
             ("pv_spare", text(if pv.spare { "spare" } else { "" })),
+            ("pv_tags", tags(&pv.tags)),
         ]));
     }
 }
@@ -163,6 +164,7 @@ fn orphan_rows(node: &Node) -> Vec<Row> {
                 ("pv_uuid", text(orphan.uuid.to_string())),
                 ("dev_size", Value::Size(orphan.size)),
                 ("pv_spare", text("")),
+                ("pv_tags", Value::Empty),
             ])
         })
         .collect()

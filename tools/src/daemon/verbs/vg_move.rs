@@ -1,6 +1,6 @@
 //! `vgchange`, `vgexport`, `vgimport`, `vgcfgbackup`, `vgcfgrestore`, `vgscan`: groups as a whole.
 
-use super::vg::{exists, usable};
+use super::vg::{exists, settled, usable};
 use super::{Ctx, commit_failed, fail};
 use crate::api::{Failure, LvName};
 use crate::daemon::active;
@@ -111,7 +111,7 @@ pub async fn accept_older(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
 /// `vgexport`: nobody here uses the group until it is imported; its disks are let go of.
 pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     let what = "cannot export";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     none_active(ctx, &view, what)?;
     if ctx.would(&format!("export group {vg}")) {
         return Ok(());
@@ -264,7 +264,7 @@ pub async fn vgcfgrestore(
     force: bool,
 ) -> Result<(), Failure> {
     let what = "cannot restore metadata";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     none_active(ctx, &view, what)?;
     let path = backup_path(ctx, vg, file);
     let failed = |why: String| fail(vg, what, format!("{}: {why}", path.display()), "");
@@ -316,6 +316,7 @@ pub async fn vgcfgrestore(
             next.pvs = now.pvs.clone();
             next.name = now.name.clone();
             next.seqno = now.seqno;
+            next.handover = None;
             next.volumes
                 .update(|volume| volume.active, |volume| volume.active = false);
             Ok::<_, Infallible>(next)
