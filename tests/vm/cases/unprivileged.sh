@@ -46,7 +46,7 @@ alice events | grep -q "ublk-fallback.*ordinary user" || die "no event says why"
 echo "figure: $dev of alice: mapped, because $reason"
 
 step "she uses it, another user is refused"
-as alice fio --name=v --filename="$dev" --rw=randrw --bsrange=512-64k --size=32m --io_size=4m --ioengine=libaio --iodepth=8 --direct=1 \
+as alice fio --name=v --filename="$dev" --rw=randrw --bsrange=4k-64k --size=32m --io_size=4m --ioengine=libaio --iodepth=8 --direct=1 \
     --verify=crc32c --verify_state_save=0 --fsync=16 --output-format=terse >/job/out/fio || die "fio"
 as bob dd if="$dev" of=/dev/null bs=4k count=1 2>/tmp/refused && die "bob reads it"
 grep -q "Permission denied" /tmp/refused || die "$(cat /tmp/refused)"
