@@ -21,7 +21,7 @@ truncate -s 64M $home/disk0 $home/disk1
 chown alice:alice $home/disk0 $home/disk1
 
 start() { # what to run it by...
-    as alice "$@" "$bin/volmgrd" --foreground --config /dev/null --state-dir $home/state --socket $home/sock --node a \
+    setpriv --reuid alice --regid alice --init-groups "$@" "$bin/volmgrd" --foreground --config /dev/null --state-dir $home/state --socket $home/sock --node a \
         --listen 127.0.0.1:7790 --nbd unix:$home/nbd >>/job/out/volmgrd-alice.log 2>&1 &
     pid=$!
     wait_for 60 alice nodeshow
