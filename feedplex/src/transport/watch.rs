@@ -22,8 +22,23 @@ mod option {
         GetOnly,
         libc::IPPROTO_TCP,
         libc::TCP_INFO,
-        libc::tcp_info
+        TcpInfoHead
     );
+
+    /// The beginning of the kernel's `struct tcp_info`. The struct grows from kernel to kernel, and the C library's may be newer
+    /// than the running one: asked for more than it has, a kernel fills in less, which counts as a failure. This much is in all.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    pub struct TcpInfoHead {
+        pub states: [u8; 2],
+        pub retransmits: u8,
+        pub flags: [u8; 5],
+        pub timeouts_and_sizes: [u32; 4],
+        pub unacked: u32,
+        pub losses: [u32; 4],
+        pub last_sent_and_received: [u32; 3],
+        pub last_ack_recv: u32,
+    }
 }
 
 /// Repeats without an answer, from which on a silence is taken seriously.
@@ -38,8 +53,8 @@ impl LinkWatch {
     /// zero while all is well, or when the kernel does not say.
     pub fn silence(&self) -> Duration {
         match getsockopt(&*self.0, option::TcpInfo) {
-            Ok(info) if info.tcpi_unacked > 0 && info.tcpi_retransmits >= REPEATS_MIN => {
-                Duration::from_millis(info.tcpi_last_ack_recv.into())
+            Ok(info) if info.unacked > 0 && info.retransmits >= REPEATS_MIN => {
+                Duration::from_millis(info.last_ack_recv.into())
             }
             _ => Duration::ZERO,
         }
@@ -51,6 +66,26 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::TcpListener;
+
+    #[test]
+    fn every_kernel_has_what_is_asked_for() {
+        use libc::tcp_info as whole;
+        use option::TcpInfoHead;
+        use std::mem::{offset_of, size_of};
+        let found = [
+            offset_of!(TcpInfoHead, retransmits),
+            offset_of!(TcpInfoHead, unacked),
+            offset_of!(TcpInfoHead, last_ack_recv),
+        ];
+        let wanted = [
+            offset_of!(whole, tcpi_retransmits),
+            offset_of!(whole, tcpi_unacked),
+            offset_of!(whole, tcpi_last_ack_recv),
+        ];
+        assert_eq!(found, wanted);
+        // As it was before Linux 3.15 began to add to it.
+        assert!(size_of::<TcpInfoHead>() <= 104);
+    }
 
     #[test]
     fn a_peer_that_does_not_read_is_not_silent() {

@@ -21,7 +21,7 @@ truncate -s 64M $home/disk0 $home/disk1
 chown alice:alice $home/disk0 $home/disk1
 
 start() { # what to run it by...
-    as alice "$@" "$bin/volmgrd" --foreground --config /dev/null --state-dir $home/state --socket $home/sock --node a \
+    setpriv --reuid alice --regid alice --init-groups "$@" "$bin/volmgrd" --foreground --config /dev/null --state-dir $home/state --socket $home/sock --node a \
         --listen 127.0.0.1:7790 --nbd unix:$home/nbd >>/job/out/volmgrd-alice.log 2>&1 &
     pid=$!
     wait_for 60 alice nodeshow
@@ -46,7 +46,7 @@ alice events | grep -q "ublk-fallback.*ordinary user" || die "no event says why"
 echo "figure: $dev of alice: mapped, because $reason"
 
 step "she uses it, another user is refused"
-as alice fio --name=v --filename="$dev" --rw=randrw --bsrange=512-64k --size=32m --io_size=4m --ioengine=libaio --iodepth=8 --direct=1 \
+as alice fio --name=v --filename="$dev" --rw=randrw --bsrange=4k-64k --size=32m --io_size=4m --ioengine=libaio --iodepth=8 --direct=1 \
     --verify=crc32c --verify_state_save=0 --fsync=16 --output-format=terse >/job/out/fio || die "fio"
 as bob dd if="$dev" of=/dev/null bs=4k count=1 2>/tmp/refused && die "bob reads it"
 grep -q "Permission denied" /tmp/refused || die "$(cat /tmp/refused)"

@@ -12,6 +12,9 @@ v a vgcreate vg /dev/ram0 /dev/ram1
 v a lvcreate -n raw -L 64m -m 1 vg
 v a lvcreate -n files -L 48m -m 1 vg
 device=$(readlink /dev/volmgr/vg/raw)
+# In use also between two rounds of fio: a device that nobody uses ends with its daemon and is made anew by the next one, and
+# meanwhile fio would make a file of its name.
+exec 9<"$device"
 mkfs.ext4 -q -E lazy_itable_init=0 /dev/volmgr/vg/files
 mkdir -p /mnt/f
 mount /dev/volmgr/vg/files /mnt/f
@@ -44,6 +47,7 @@ rm /tmp/go
 wait $load || { cat /tmp/fio.err; die "fio found an error"; }
 wait $writer || die "a write to the file system failed"
 [ "$(v a events | grep -c ublk-recovered)" -ge 10 ] || die "not taken over each time"
+exec 9<&-
 umount /mnt/f
 fsck.ext4 -fn /dev/volmgr/vg/files >/dev/null || die "fsck"
 for lv in raw files; do
