@@ -1,6 +1,6 @@
 //! The model of feeds, looked at whole: `tests/src/model`.
 
-use volmgr_tests::model::{Budget, Setup, explore, retell};
+use volmgr_tests::model::{Budget, Setup, document, explore, retell};
 
 /// No search needs more; one that does is no search of everything.
 const STATES_MAX: usize = 3_000_000;
@@ -70,6 +70,16 @@ fn two_nodes_and_more() {
     }
 }
 
+#[test]
+fn a_source_with_two_sinks() {
+    let setup = Setup {
+        nodes: 3,
+        feeds: vec![(0, 1), (0, 2)],
+        ..two(true, false, [0, 0, 0, 2, 1])
+    };
+    run("fan-out", &setup);
+}
+
 /// The model can tell: a client that gets in between the look at a volume and the commit that makes it a sink
 /// loses what it writes.
 #[test]
@@ -77,4 +87,21 @@ fn what_is_not_held_is_lost() {
     let outcome = explore(&two(false, false, [1, 0, 0, 1, 1]), STATES_MAX);
     let wrong = outcome.wrong.expect("the model does not notice");
     assert!(wrong.what.contains("is overwritten"), "{}", wrong.what);
+}
+
+/// `docs/model.md` is what the tables say; with `MODEL_DOC=write` it is written anew.
+#[test]
+fn the_document_is_what_the_tables_say() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/model.md");
+    let made = document();
+    // All 24 rows of the verdict's table are in it.
+    assert!((1..=24).all(|row| made.contains(&format!("\n| {row} | "))));
+    if std::env::var_os("MODEL_DOC").is_some_and(|word| word == "write") {
+        std::fs::write(path, &made).expect("docs can be written");
+    }
+    let found = std::fs::read_to_string(path).expect("docs/model.md is there");
+    assert!(
+        found == made,
+        "docs/model.md is stale: its first line says how to write it anew"
+    );
 }

@@ -19,11 +19,14 @@
 //! | `session` | what a session's actions lead to |
 //! | `check` | the invariants |
 //! | `explore` | breadth first through all states; the way to one that is wrong |
+//! | `tables` | `docs/model.md`, made from the product's tables |
 
 mod check;
 mod explore;
 mod session;
+mod tables;
 mod world;
 
 pub use explore::{Found, Outcome, explore, retell};
+pub use tables::document;
 pub use world::{Budget, Setup, Step, World};
