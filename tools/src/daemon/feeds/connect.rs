@@ -46,38 +46,28 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
             continue;
         }
         let began = Instant::now();
-        let reason = match attempt(&feeds, &entry).await {
-            Ok(Outcome { reason, text }) => {
-                match reason {
-                    CloseReason::Refused(_) => {
-                        entry.set_enabled(false);
-                        settle_status(&entry, FeedState::Refused, text);
-                    }
-                    CloseReason::Paused => {
-                        entry.set_enabled(false);
-                        settle_status(&entry, FeedState::Paused, text);
-                    }
-                    CloseReason::Split => {
-                        entry.set_enabled(false);
-                        settle_status(&entry, FeedState::Split, String::new());
-                    }
-                    CloseReason::Swapped => settle_status(&entry, FeedState::Disconnected, text),
-                    CloseReason::Lost | CloseReason::Failed | CloseReason::Stopped => {
-                        settle_status(&entry, FeedState::Disconnected, text);
-                    }
-                }
-                reason
-            }
-            Err(NoSession::Later(text)) => {
-                settle_status(&entry, FeedState::Disconnected, text);
-                CloseReason::Lost
-            }
+        let asked = entry.asked();
+        let (reason, state, text) = match attempt(&feeds, &entry).await {
+            Ok(Outcome { reason, text }) => match reason {
+                CloseReason::Refused(_) => (reason, FeedState::Refused, text),
+                CloseReason::Paused => (reason, FeedState::Paused, text),
+                CloseReason::Split => (reason, FeedState::Split, String::new()),
+                CloseReason::Swapped
+                | CloseReason::Lost
+                | CloseReason::Failed
+                | CloseReason::Stopped => (reason, FeedState::Disconnected, text),
+            },
+            Err(NoSession::Later(text)) => (CloseReason::Lost, FeedState::Disconnected, text),
             Err(NoSession::Never(text)) => {
-                entry.set_enabled(false);
-                settle_status(&entry, FeedState::Refused, text);
-                CloseReason::Refused(RefusalCode::Access)
+                let reason = CloseReason::Refused(RefusalCode::Access);
+                (reason, FeedState::Refused, text)
             }
         };
+        entry.settle(asked, state != FeedState::Disconnected, |status| {
+            status.state = state;
+            status.reason = text;
+            status.rate = 0;
+        });
         if began.elapsed() > BACKOFF_MAX {
             // It was a session, not one more failure.
             backoff = BACKOFF_MIN;
@@ -98,16 +88,6 @@ pub async fn supervise(feeds: Arc<Feeds>, entry: Arc<FeedEntry>) {
             _ => {}
         }
     }
-}
-
-/// What the last attempt left, whatever the session reported itself.
-fn settle_status(entry: &FeedEntry, state: FeedState, reason: String) {
-    entry.update(|status| {
-        status.state = state;
-        status.reason = reason;
-        status.rate = 0;
-        status.attempts += 1;
-    });
 }
 
 /// Waits, or less if somebody wakes the feed.

@@ -75,6 +75,8 @@ struct Inner {
     hashes: HashMap<u64, oneshot::Sender<HashReply>>,
     refusal: Option<oneshot::Sender<Refused>>,
     enabled: bool,
+    /// How often the admin has asked for a connection.
+    asked: u64,
     gone: bool,
 }
 
@@ -106,6 +108,7 @@ impl FeedEntry {
                 hashes: HashMap::new(),
                 refusal: None,
                 enabled: true,
+                asked: 0,
                 gone: false,
             }),
             next_request: AtomicU64::new(1),
@@ -150,12 +153,49 @@ impl FeedEntry {
         });
     }
 
-    /// What the next attempt to connect asks for. Used up by [`Self::take_ask`].
-    pub fn ask(&self, ask: Ask, provisional: Option<Feed>) {
+    /// What the next attempt to connect asks for. Used up by [`Self::take_ask`]. Returns how many attempts
+    /// have ended before it.
+    pub fn ask(&self, ask: Ask, provisional: Option<Feed>) -> u64 {
         let mut inner = self.inner();
         inner.ask = ask;
         inner.provisional = provisional;
         inner.enabled = true;
+        inner.asked += 1;
+        self.status.borrow().attempts
+    }
+
+    /// What the attempt asks for that comes after the session that runs.
+    pub fn ask_next(&self, ask: Ask) {
+        let mut inner = self.inner();
+        inner.ask = ask;
+        inner.provisional = None;
+        inner.enabled = true;
+    }
+
+    /// The task may connect again, with nothing to ask for.
+    pub fn resume(&self) {
+        let mut inner = self.inner();
+        inner.enabled = true;
+        inner.asked += 1;
+    }
+
+    /// How often the admin has asked for a connection.
+    pub fn asked(&self) -> u64 {
+        self.inner().asked
+    }
+
+    /// What an attempt left that began when `asked` was what it is; `stop` if the task is not to connect again by itself. Who
+    /// has asked since, while a session was ending, wants the outcome of the next one: then nothing happens.
+    pub fn settle(&self, asked: u64, stop: bool, change: impl FnOnce(&mut Status)) {
+        let mut inner = self.inner();
+        if inner.asked != asked {
+            return;
+        }
+        inner.enabled &= !stop;
+        self.update(|status| {
+            change(status);
+            status.attempts += 1;
+        });
     }
 
     /// What this attempt asks for.
@@ -308,5 +348,48 @@ impl FeedEntry {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::feeds::record;
+    use volmgr::model::{Direction, FeedMode};
+
+    #[test]
+    fn who_asks_while_a_session_ends_gets_the_next_outcome() {
+        let feed = record::provisional(
+            Uuid::nil(),
+            "b",
+            "vg/web",
+            Direction::Out,
+            true,
+            FeedMode::Async,
+            0,
+        );
+        let name = LvName {
+            vg: "vg".to_owned(),
+            lv: "web".to_owned(),
+        };
+        let entry = FeedEntry::new(name, &feed, 1 << 20, FeedState::Live);
+        let split = |status: &mut Status| status.state = FeedState::Split;
+        let first = entry.asked();
+        // It has ended at a point, and is attached again before its task has noticed the first.
+        let before = entry.ask(Ask::default(), None);
+        entry.settle(first, true, split);
+        assert!(entry.enabled(), "nobody would ever connect");
+        assert_eq!(entry.status().attempts, before, "this was not the answer");
+        let second = entry.asked();
+        entry.settle(second, true, split);
+        assert!(!entry.enabled());
+        assert_eq!(entry.status().attempts, before + 1);
+        assert_eq!(entry.status().state, FeedState::Split);
+        // What is asked for the time after the session that runs does not keep that from ending.
+        entry.resume();
+        let third = entry.asked();
+        entry.ask_next(Ask::default());
+        entry.settle(third, true, split);
+        assert!(!entry.enabled());
     }
 }

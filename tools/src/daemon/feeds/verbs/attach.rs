@@ -117,9 +117,8 @@ pub(super) async fn attach(
     match known {
         Some(feed) => {
             let entry = find(feeds, lv, peer, what)?;
-            let before = entry.status().attempts;
             commit_wishes(feeds, &entry, &wishes, lv, what)?;
-            entry.ask(ask, None);
+            let before = entry.ask(ask, None);
             entry.wake.notify_one();
             let resting = Feeds::resting_state(feed);
             let result = next_attempt(&entry, &object, what, before).await;

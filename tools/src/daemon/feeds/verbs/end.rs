@@ -107,7 +107,7 @@ pub(super) async fn resume(
         status.state = FeedState::Disconnected;
         status.reason.clear();
     });
-    entry.set_enabled(true);
+    entry.resume();
     entry.wake.notify_one();
     Ok(())
 }

@@ -169,8 +169,7 @@ async fn swap_split(
     )) {
         return Ok(());
     }
-    let before = entry.status().attempts;
-    entry.ask(ask, None);
+    let before = entry.ask(ask, None);
     entry.wake.notify_one();
     let result = next_attempt(entry, object, what, before).await;
     if result.is_err()
@@ -210,9 +209,9 @@ async fn swap_attached(
             discard_local: given_up,
             ..consent
         };
-        entry.ask(ask, None);
+        let before = entry.ask(ask, None);
         entry.wake.notify_one();
-        next_attempt(entry, object, what, status.attempts).await?;
+        next_attempt(entry, object, what, before).await?;
         told(feeds, ctx, entry, lv, object);
         return Ok(());
     }
@@ -236,7 +235,7 @@ async fn swap_attached(
         Event::Swap { point, name, time }
     } else {
         // The new roles come with the next connection.
-        entry.ask(consent, None);
+        entry.ask_next(consent);
         Event::AskSwap
     };
     entry.send(event);
