@@ -86,6 +86,7 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
 	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
 	install -D -m 644 tools/udev/61-volmgr.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules
+	install -D -m 644 dist/udev/optional/62-volmgr-user.rules $(DESTDIR)$(PREFIX)/share/volmgr/udev/62-volmgr-user.rules
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 target/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7/
@@ -98,6 +99,7 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 
 uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules \
+	    $(DESTDIR)$(PREFIX)/share/volmgr/udev/62-volmgr-user.rules \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/man/man8/volmgrd.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/volmgr.8 $(DESTDIR)$(PREFIX)/share/man/man7/feedplex.7 \

@@ -50,6 +50,8 @@ fn source_view(facts: &Handshake) -> SourceView {
             _ => SourcePoint::None,
         },
         epochs: facts.epochs.clone(),
+        stamp: facts.stamp,
+        seen: facts.seen,
         lineage: lineage(facts),
     }
 }
@@ -68,6 +70,8 @@ fn sink_view(facts: &Handshake) -> SinkView {
             _ => None,
         },
         epochs: facts.epochs.clone(),
+        stamp: facts.stamp,
+        seen: facts.seen,
         lineage: lineage(facts),
     }
 }

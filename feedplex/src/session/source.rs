@@ -227,8 +227,11 @@ impl Source {
             }
             Event::Behind if self.step == Step::Running => self.behind(core),
             Event::MarkFailed { point } => {
+                // Only a mark of this session's own: a feed that goes on detaching has the point of the
+                // session before.
                 if let Some(ending) = &mut self.ending
                     && ending.point == point
+                    && ending.sent
                 {
                     ending.sent = false;
                     // The engine is cut off or only tracks since; a new round makes the feed whole from

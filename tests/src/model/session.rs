@@ -140,6 +140,7 @@ impl World {
             node: id(side + 1),
             name: String::new(),
             fingerprint: String::new(),
+            run: id(side + 1),
             fresh: FreshIds {
                 epoch: id(base + side * 10),
                 session: id(base + side * 10 + 1),

@@ -250,6 +250,7 @@ pub fn group() -> Group {
         seqno: 1,
         commit: id(4),
         exported: false,
+        handover: None,
         tags: Default::default(),
         pvs: Vec::new(),
         volumes: Default::default(),

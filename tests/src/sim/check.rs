@@ -72,6 +72,7 @@ impl World {
                 ..
             } => {
                 self.check_overwriting(n, id, feed);
+                self.others_give_way(n, feed);
                 if *content != SinkContent::Keep {
                     self.claims.remove(&feed);
                 }
@@ -119,9 +120,17 @@ impl World {
             RecordChange::Swapped { .. } => {
                 self.totals.swaps += 1;
                 self.passes_on(n, feed, change);
+                self.others_give_way(n, feed);
             }
             RecordChange::Seeded | RecordChange::Paused | RecordChange::Detaching { .. } => {}
         }
+    }
+
+    /// A feed is about to write to a volume: as after a client's write, what the volume had of the
+    /// points of other feeds is a point and what their maps say has changed since.
+    fn others_give_way(&mut self, n: usize, feed: Uuid) {
+        self.claims
+            .retain(|other, claim| *other == feed || claim.node != n);
     }
 
     /// A change that says that the other side has all that was written here is about to become

@@ -217,8 +217,8 @@ impl World {
         daemon.out.extend(out);
         let mark = daemon.marks.remove(&io);
         self.step += 1;
-        if let Some((feed, point)) = mark {
-            self.mark_done(n, feed, point, result.is_ok());
+        if let Some(mark) = mark {
+            self.mark_done(n, mark, result.is_ok());
         }
     }
 

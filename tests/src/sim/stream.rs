@@ -218,7 +218,7 @@ impl World {
     pub fn send_mark(&mut self, n: usize, io: IoId, feed: FeedId) {
         let mark = self.daemon(n).marks.get(&io).copied();
         match (mark, self.outlet(n, feed)) {
-            (Some((_, point)), Some((id, conn))) => {
+            (Some((_, point, _)), Some((id, conn))) => {
                 self.marked(n, point);
                 self.push_live(n, id, conn, io, false, Body::Mark(point));
             }
@@ -339,8 +339,8 @@ impl World {
         self.call(n, |engine, out| engine.feed_offline(feed, out));
         let lost = self.daemon(n).marks.extract_if(|_, mark| mark.0 == feed);
         let lost: Vec<_> = lost.collect();
-        for (_, (feed, point)) in lost {
-            self.mark_done(n, feed, point, false);
+        for (_, mark) in lost {
+            self.mark_done(n, mark, false);
         }
     }
 
@@ -350,7 +350,7 @@ impl World {
         let daemon = self.daemon(n);
         match daemon.engine.mark(feed, true, &mut out) {
             Some(io) => {
-                daemon.marks.insert(io, (feed, point));
+                daemon.marks.insert(io, (feed, point, id));
                 daemon.out.extend(out);
                 self.take_out(n);
             }
@@ -363,13 +363,11 @@ impl World {
     }
 
     /// A mark is durable at the sink, or never was.
-    pub fn mark_done(&mut self, n: usize, feed: FeedId, point: Uuid, good: bool) {
+    pub fn mark_done(&mut self, n: usize, mark: (FeedId, Uuid, u64), good: bool) {
+        let (feed, point, sess) = mark;
         if good {
             self.daemon(n).outlets.remove(&feed);
-            return;
-        }
-        // The session may be another one by now; it does not know the point then.
-        for sess in self.daemon(n).sessions.values_mut() {
+        } else if let Some(sess) = self.daemon(n).sessions.get_mut(&sess) {
             sess.push(Event::MarkFailed { point });
         }
     }

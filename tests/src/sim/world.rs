@@ -136,8 +136,8 @@ pub struct Daemon {
     pub sessions: BTreeMap<u64, Sess>,
     /// Sessions whose streams take a feed's operations.
     pub outlets: HashMap<FeedId, u64>,
-    /// Marks on their way: feed, point.
-    pub marks: HashMap<IoId, (FeedId, Uuid)>,
+    /// Marks on their way: feed, point, the session that asked.
+    pub marks: HashMap<IoId, (FeedId, Uuid, u64)>,
     /// Disks that have been given up.
     pub gone: Vec<usize>,
     /// How often each disk has come back: it has another place in the engine's table then.

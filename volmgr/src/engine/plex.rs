@@ -242,6 +242,28 @@ impl Engine {
         }
     }
 
+    /// The metadata does not call a plex active that is in service here: a commit could not be
+    /// written to its disk and gave it up, and the disk was back before the engine heard of that; or
+    /// the engine's own commit is newer than the layout. It catches up like one that was away. The
+    /// last one in service has all there is, which the metadata is to know.
+    pub(super) fn set_aside(&mut self, id: PlexId, state: PlexState, out: Out<'_>) {
+        if !self.plexes.iter().any(|p| p.id != id && p.is_active()) {
+            let reason = "it is the last one in service";
+            return self.commit(id, PlexState::Active, false, reason, out);
+        }
+        let state = match state {
+            PlexState::Empty => PlexState::Empty,
+            _ => PlexState::Stale,
+        };
+        self.take_out(id, state, out);
+        if let Some(plex) = self.plex_mut(id)
+            && state == PlexState::Empty
+        {
+            plex.track.add_all();
+        }
+        self.commit(id, state, true, "its disk was given up meanwhile", out);
+    }
+
     /// Plexes that miss nothing any more become active.
     pub(super) fn pump_activation(&mut self, out: Out<'_>) {
         let settled = self.gates == 0 && self.retry_commits.is_empty();

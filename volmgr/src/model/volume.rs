@@ -215,12 +215,12 @@ impl PlexState {
     /// | --- | :-: | :-: | :-: | :-: | :-: | :-: |
     /// | empty | = | yes | yes | | yes | yes |
     /// | syncing | | = | yes | yes | yes | yes |
-    /// | active | | | = | yes | yes | yes |
+    /// | active | yes | | = | yes | yes | yes |
     /// | stale | | yes | yes | = | yes | yes |
     /// | failed | | yes | | yes | = | yes |
     /// | offline | | yes | | yes | yes | = |
     ///
-    /// Besides, any plex that is not active becomes empty where the content of its disk cannot be relied
+    /// Besides, any plex becomes empty that is not active, where the content of its disk cannot be relied
     /// on any more ([`crate::plan::revive_plexes`]).
     pub fn may_become(self, to: Self) -> bool {
         use PlexState::{Active, Empty, Failed, Offline, Stale, Syncing};
@@ -230,7 +230,7 @@ impl PlexState {
                 (_, Failed | Offline)
                     | (Empty, Syncing | Active)
                     | (Syncing, Active | Stale)
-                    | (Active, Stale)
+                    | (Active, Empty | Stale)
                     | (Stale, Syncing | Active)
                     | (Failed | Offline, Syncing | Stale)
             )

@@ -38,7 +38,7 @@ fn plexes_come_and_go() {
     assert!(!off.volumes[0].log[1].valid && off.volumes[0].log[0].valid);
     let error = set_plex_state(&one, "web", 1, PlexState::Stale).unwrap_err();
     assert!(matches!(error, PlanError::LastActivePlex { .. }));
-    let error = set_plex_state(&two, "web", 1, PlexState::Empty).unwrap_err();
+    let error = set_plex_state(&two, "web", 1, PlexState::Syncing).unwrap_err();
     assert!(matches!(error, PlanError::Transition { .. }));
 }
 

@@ -1,0 +1,91 @@
+//! Disks that were given up, and are back.
+
+use super::*;
+
+/// The commit of a plex's state that the engine asks for.
+fn commit(lane: &mut Lane) -> (IoId, PlexId, PlexState) {
+    let asked = lane.take(|a| matches!(a, Action::CommitPlexState { .. }));
+    match asked[..] {
+        [
+            Action::CommitPlexState {
+                io, plex, state, ..
+            },
+        ] => (io, plex, state),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// As metadata has it whose commit could not be written to the second plex's disk.
+fn disk_given_up(state: PlexState) -> VolumeLayout {
+    let mut layout = layout(2, &[]);
+    layout.plexes[1].state = state;
+    layout
+}
+
+#[test]
+fn a_plex_whose_disk_was_given_up_and_is_back_catches_up() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let before = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    for io in lane.disk(DiskOp::Write) {
+        lane.good(io.io);
+    }
+    assert_eq!(lane.result(before), Some(Ok(())));
+    let given_up = disk_given_up(PlexState::Stale);
+    lane.engine.reconfigure(given_up, &mut lane.out).unwrap();
+    let (io, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(1), PlexState::Stale));
+    // What was written before may be lost there.
+    assert_eq!(lane.engine.plex_dirty_bytes(plex), UNIT);
+    // Nothing that it misses is acknowledged before the metadata says so for certain.
+    let after = lane.ask(Op::Write, 8 * UNIT, 512);
+    lane.logged();
+    for io in lane.disk(DiskOp::Write) {
+        lane.good(io.io);
+    }
+    assert_eq!(lane.result(after), None);
+    lane.good(io);
+    assert_eq!(lane.result(after), Some(Ok(())));
+    for op in [DiskOp::Read, DiskOp::Write, DiskOp::Flush] {
+        for io in lane.disk(op) {
+            lane.good(io.io);
+        }
+        lane.logged();
+    }
+    let (io, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(1), PlexState::Active));
+    lane.good(io);
+    assert_eq!(lane.engine.plex_state(plex), Some(PlexState::Active));
+    finish(lane);
+}
+
+#[test]
+fn a_disk_that_is_back_with_other_content_is_filled_anew() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let other = disk_given_up(PlexState::Empty);
+    lane.engine.reconfigure(other, &mut lane.out).unwrap();
+    let (_, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(1), PlexState::Empty));
+    assert_eq!(lane.engine.plex_dirty_bytes(plex), SIZE);
+    finish(lane);
+}
+
+#[test]
+fn the_last_plex_in_service_stays_whatever_the_metadata_says() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let io = lane.disk(DiskOp::Write);
+    lane.answer(io[0].io, medium());
+    lane.good(io[1].io);
+    let (failed, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(0), PlexState::Failed));
+    let given_up = disk_given_up(PlexState::Stale);
+    lane.engine.reconfigure(given_up, &mut lane.out).unwrap();
+    let (io, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(1), PlexState::Active));
+    lane.good(io);
+    lane.good(failed);
+    assert_eq!(lane.result(write), Some(Ok(())));
+    finish(lane);
+}
