@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench sim model deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim model campaign fuzz deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -33,6 +33,7 @@ unit: ## the tests of the crates
 
 e2e: build ## real programs on this machine (tests/e2e)
 	@$(need) test
+	$(CARGO) build --release --locked -p nbd-export --example checked-load -p feedplex --example hostile-peer
 	tests/e2e/run
 
 vm-test: build ## real kernels in QEMU (tests/vm)
@@ -54,6 +55,14 @@ sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 
 model: ## every order of steps of a feed between two nodes, more of it than `make unit` looks at
 	$(CARGO) test --locked --release -p volmgr-tests --test model -- --ignored --nocapture
+
+campaign: build ## kill -9 of either daemon for SECONDS=600, under load; SEED=1
+	@$(need) test
+	$(CARGO) build --release --locked -p nbd-export --example checked-load
+	tests/campaign/run $(or $(SECONDS),600) $(or $(SEED),1)
+
+fuzz: ## the decoders, each for TIME=60 seconds, or RUNS=n executions (needs rustup's nightly)
+	fuzz/run $(TARGETS)
 
 deb: build ## a Debian package in target/deb
 	@$(need) deb

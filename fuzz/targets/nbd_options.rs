@@ -1,0 +1,82 @@
+//! NBD's negotiation: any bytes, in any pieces.
+#![no_main]
+
+use blockio::Limits;
+use libfuzzer_sys::fuzz_target;
+use nbd_export::{ExportInfo, Exports, Negotiation, Progress};
+use volmgr_fuzz::Input;
+
+struct Two;
+
+impl Exports for Two {
+    fn list(&self) -> Vec<String> {
+        vec!["vg/lv".into(), "vg/b".into()]
+    }
+
+    fn describe(&self, name: &str) -> Option<ExportInfo> {
+        ["vg/lv", "vg/b", ""].contains(&name).then(|| ExportInfo {
+            name: "vg/lv".into(),
+            description: "a volume".into(),
+            limits: Limits {
+                size: 4 << 20,
+                logical_block: 512,
+                physical_block: 4096,
+                optimal_io: 0,
+                read_only: false,
+                discard: true,
+                fast_zero: true,
+                rotational: false,
+            },
+            multi_conn: true,
+            contexts: vec!["qemu:dirty-bitmap:monday".into()],
+        })
+    }
+}
+
+/// Longest answer: the list of exports, or one option's information.
+const ANSWER_MAX: usize = 8192;
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input(data);
+    let step = usize::from(input.byte()).max(1);
+    // The flags and each option's magic are given, so that the options are the fuzzer's to write.
+    let mut bytes = Vec::new();
+    if input.byte() & 1 == 0 {
+        bytes.extend_from_slice(&[0, 0, 0, 3]);
+        while !input.is_empty() {
+            bytes.extend_from_slice(b"IHAVEOPT");
+            let option = [0, 0, 0, input.byte() % 12];
+            let len = u32::from(input.byte());
+            let body = input.bytes(len as usize);
+            let wrong = input.byte();
+            let claimed = if wrong == 255 { len << 12 } else { body.len() as u32 };
+            bytes.extend_from_slice(&option);
+            bytes.extend_from_slice(&claimed.to_be_bytes());
+            bytes.extend_from_slice(body);
+        }
+    } else {
+        bytes.extend_from_slice(input.0);
+    }
+    let (mut negotiation, _) = Negotiation::start();
+    let mut rest = &bytes[..];
+    let mut fed = 0;
+    loop {
+        fed = (fed + step).min(rest.len());
+        let mut out = Vec::new();
+        match negotiation.on_bytes(&rest[..fed], &Two, &mut out) {
+            Ok((consumed, Progress::Continue)) => {
+                assert!(consumed <= fed && out.len() <= ANSWER_MAX);
+                rest = &rest[consumed..];
+                if consumed == 0 && fed == rest.len() || rest.is_empty() {
+                    break;
+                }
+                fed = fed.saturating_sub(consumed);
+            }
+            Ok((consumed, Progress::Chosen(chosen))) => {
+                assert!(consumed <= fed && chosen.contexts.len() <= 2);
+                break;
+            }
+            Ok((_, Progress::Aborted)) | Err(_) => break,
+        }
+    }
+});
