@@ -1,4 +1,4 @@
-# limit: 120
+# limit: 180
 # The campaign of tests/campaign/feeds, shortly: half a minute from a fixed seed.
 set -euo pipefail
 command -v python3 >/dev/null || { echo "skipped: python3 is not installed"; exit 77; }

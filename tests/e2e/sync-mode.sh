@@ -75,4 +75,14 @@ node_start a; node_start b
 v a feedwait vga/web b --timeout 60
 v a feedverify vga/web b
 at_peer 6 5m || die "what was written while paused is not at the peer"
+
+# The choice holds after an exchange of roles, too.
+v a feedswap vga/web b
+v a feedwait vga/web b --timeout 60
+[ "$(ask b feeds vgb/web -o feed_mode,feed_on_disconnect --separator ' ')" = "sync block" ] || die "after the swap: $(v b feeds -o +feed_on_disconnect)"
+timeout 30 qemu-io -f raw "$(uri b vgb/web)" -c "write -q -P 8 7m 4k" || die "cannot write at the new source"
+node_kill a
+if timeout 4 qemu-io -f raw "$(uri b vgb/web)" -c "write -q -P 9 8m 4k" >/dev/null 2>&1; then die "the new source acknowledges what its peer has not"; fi
+node_start a
+v a feedwait vga/web b --timeout 60
 echo "ok: sync mode keeps its word"

@@ -61,7 +61,9 @@ pub struct FeedEntry {
     inner: Mutex<Inner>,
     next_request: AtomicU64,
     seen: AtomicU64,
-    /// When a comparison on schedule was last begun, and whether it goes on.
+    /// Seconds from one comparison on schedule to the next, 0 for never; when one was last begun, and whether it
+    /// goes on.
+    every: AtomicU64,
     tried: AtomicU64,
     comparing: AtomicBool,
     pace: Mutex<Pace>,
@@ -113,6 +115,7 @@ impl FeedEntry {
             }),
             next_request: AtomicU64::new(1),
             seen: AtomicU64::new(feed.peer_stamp),
+            every: AtomicU64::new(feed.verify.every),
             tried: AtomicU64::new(0),
             comparing: AtomicBool::new(false),
             pace: Mutex::new(Pace::default()),
@@ -284,6 +287,16 @@ impl FeedEntry {
     /// Both sides have agreed on this, whatever was seen before.
     pub fn agreed_on(&self, stamp: u64) {
         self.seen.store(stamp, Ordering::Relaxed);
+    }
+
+    /// Are the two sides compared on a schedule?
+    pub fn is_scheduled(&self) -> bool {
+        self.every.load(Ordering::Relaxed) > 0
+    }
+
+    /// They are from now on, every so many seconds; 0 for never.
+    pub fn set_schedule(&self, every: u64) {
+        self.every.store(every, Ordering::Relaxed);
     }
 
     /// When a comparison on schedule was last begun, in seconds since 1970-01-01 UTC, 0 for never.

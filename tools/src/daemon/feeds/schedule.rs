@@ -30,19 +30,20 @@ pub async fn run(feeds: Arc<Feeds>) {
         }
         let entries: Vec<_> = feeds.entries().values().cloned().collect();
         for entry in entries {
-            let Some((_, feed)) = feeds.record(&entry) else {
-                continue;
-            };
             if entry.running().is_none()
                 && let Some(lane) = feeds.node.lane(&entry.lv())
             {
                 feeds.pace(&entry, &lane);
             }
-            let now = crate::daemon::events::now();
-            if entry.status().state != FeedState::Live || !due(&feed.verify, entry.tried(), now) {
+            // A node may have thousands of feeds: records are looked at where there is something to look for.
+            if !entry.is_scheduled() || entry.status().state != FeedState::Live {
                 continue;
             }
-            if entry.begin_verify(now) {
+            let Some((_, feed)) = feeds.record(&entry) else {
+                continue;
+            };
+            let now = crate::daemon::events::now();
+            if due(&feed.verify, entry.tried(), now) && entry.begin_verify(now) {
                 tokio::spawn(compare(feeds.clone(), entry, feed.verify.rate));
             }
         }

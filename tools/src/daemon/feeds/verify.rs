@@ -298,6 +298,14 @@ impl Compare<'_> {
             busy.extend(more);
             busy.sort_by_key(|range| range.start());
         }
+        if !busy.is_empty() && self.entry.status().state != FeedState::Live {
+            return Err(fail(
+                self.object,
+                "cannot verify",
+                "the feed fell behind meanwhile",
+                "feedwait, then again",
+            ));
+        }
         Ok(Found {
             differing: joined(differing),
             busy: joined(busy),

@@ -44,6 +44,7 @@ pub(super) async fn set(
         .map_err(|why| fail(lv, what, why, ""))?;
     // The session that runs looks at the record twice a second; a rate that the admin names holds at once.
     entry.limiter.set_rate(wanted.rate);
+    entry.set_schedule(wanted.verify.every);
     ctx.out
         .message(format!("Feed of {lv} with {peer} changed."));
     Ok(())
