@@ -1,12 +1,18 @@
 # limit: 240
-# docs/guide.md: its commands, in its order, on two nodes. What needs a block device or an init (mkfs, mount, systemctl, apt-get) is done
-# in another way or left out.
+# docs/guide.md: its commands, in its order, on two nodes, with the packaged configuration. What needs a block device or an init is done
+# in another way: mkfs and find by writing a volume, systemctl by ending and starting the daemon. Mounting is left out.
 set -euo pipefail
 . "$top/tests/lib/nodes.sh"
 command -v qemu-img >/dev/null || skip "qemu-img is not installed"
 export PATH="$bin:$PATH"
-node_start a
-node_start b
+for n in a b; do
+    mkdir -p "$work/etc-$n"
+    config_of[$n]=$work/etc-$n/volmgrd.toml
+    # Disks that this test takes away do not come back by waiting.
+    sed 's/^wait = 10$/wait = 0/' "$top/dist/volmgrd.toml" >"${config_of[$n]}"
+    node_start $n
+done
+version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$top/Cargo.toml")
 for n in a b; do for d in sdb sdc sdd sde sdf sdg sdh; do truncate -s 80M "$work/$n/$d"; done; done
 fingerprint() { ask "$1" nodeshow -o node_fingerprint; }
 head -c 16M /dev/urandom >"$work/data"
@@ -30,7 +36,22 @@ run() { # node command
         ran=$((ran + 1)) ;;
     mkfs.ext4\ *) write "$work/data" ;;
     find\ *-delete) write "$work/empty" ;;
-    apt-get\ * | sed\ -i\ * | systemctl\ * | mkdir\ * | mount\ * | umount\ * | fsfreeze\ * | echo\ *fstab) ;;
+    "apt-get install ./volmgr_$version-1_amd64.deb") ;;
+    sed\ -i\ *)
+        bash -c "${line//\/etc\/volmgr/$work/etc-$node}"
+        grep -qx 'listen = "0.0.0.0:7750"' "${config_of[$node]}" || die "the packaged configuration has no such line for: $line" ;;
+    "systemctl restart volmgrd")
+        node_stop "$node"
+        node_start "$node" ;;
+    mkdir\ -p\ /srv/*) bash -c "${line//\/srv/$work/srv}" ;;
+    echo\ *fstab)
+        bash -c "${line//\/etc\/fstab/$work/fstab}"
+        grep -q '^/dev/volmgr/vg0/web /srv/web ext4 ' "$work/fstab" || die "not a line of fstab: $line"
+        if command -v systemd-escape >/dev/null; then
+            SYSTEMD_FSTAB=$work/fstab sh "$top/dist/systemd/volmgr-generator" "$work/units"
+            grep -q After=volmgrd.service "$work/units/srv-web.mount.d/50-volmgr.conf" || die "the generator does not know: $line"
+        fi ;;
+    "mount /dev/volmgr/vg0/web /srv/web" | "umount /srv/web" | "fsfreeze -f /srv/web" | "fsfreeze -u /srv/web") ;;
     *) die "the test does not know: $line" ;;
     esac
 }

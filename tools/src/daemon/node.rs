@@ -22,6 +22,8 @@ use volmgr::model::{Group, Volume};
 const DEVICES_FILE: &str = "devices.json";
 /// How often the start looks for disks that it waits for.
 const LATE_DISKS: Duration = Duration::from_millis(200);
+/// How long a command waits for a daemon that has just started to serve its volumes.
+const SERVED_WAIT: Duration = Duration::from_secs(30);
 /// How often the daemon looks whether disks have gone or are back.
 const WATCH: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,8 @@ pub struct Node {
     devices: Mutex<BTreeSet<PathBuf>>,
     verbs: AsyncMutex<()>,
     stop: watch::Sender<bool>,
+    /// The start has brought up what was active before.
+    served: watch::Sender<bool>,
     feeds: OnceLock<Arc<dyn FeedService>>,
 }
 
@@ -97,6 +101,7 @@ impl Node {
             devices: Mutex::new(devices),
             verbs: AsyncMutex::new(()),
             stop: watch::channel(false).0,
+            served: watch::channel(false).0,
             feeds: OnceLock::new(),
         }))
     }
@@ -112,11 +117,22 @@ impl Node {
         tokio::spawn(async move {
             let _lock = node.verb_lock().await;
             node.activate_wanted().await;
+            node.served.send_replace(true);
             tokio::task::block_in_place(|| super::ublk::clear_leftovers(&node));
         });
         self.spawn(self.clone().watch_disks());
         self.spawn(super::spares::watch(self.clone()));
         Ok(())
+    }
+
+    /// Returns when the start has brought up what was active before, or after [`SERVED_WAIT`]: then whoever needs a volume
+    /// finds out by itself that it is not there.
+    pub async fn wait_served(&self) {
+        let mut served = self.served.subscribe();
+        let waited = tokio::time::timeout(SERVED_WAIT, served.wait_for(|served| *served)).await;
+        if waited.is_err() {
+            tracing::warn!("a command goes on although not all volumes are served yet");
+        }
     }
 
     /// At boot disks appear one after the other. A volume that is activated without one of them would have

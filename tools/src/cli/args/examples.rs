@@ -111,3 +111,42 @@ fn of_the_documents() {
     }
     assert!(guides > 0, "no document shows how it is used");
 }
+
+/// `volmgr VERB …` in running text: the verb and its options exist. What a sentence leaves out may be missing.
+#[test]
+fn of_running_text() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = vec![top.join("README.md")];
+    let docs = std::fs::read_dir(top.join("docs")).unwrap();
+    pages.extend(docs.map(|entry| entry.unwrap().path()));
+    let mut found = 0;
+    for path in pages
+        .iter()
+        .filter(|p| p.extension().is_some_and(|ext| ext == "md"))
+    {
+        let text = std::fs::read_to_string(path).unwrap();
+        let code = text.split('`').skip(1).step_by(2);
+        for line in code.filter(|code| code.starts_with("volmgr ") && !code.contains('\n')) {
+            let line = line.replace(" …", "");
+            let plain = line.split(" [").next().unwrap_or_default();
+            let words = words(plain).unwrap_or_else(|| panic!("{}: {line}", path.display()));
+            if words
+                .get(1)
+                .is_none_or(|verb| verb == "help" || verb.starts_with("--"))
+            {
+                continue;
+            }
+            found += 1;
+            if let Err(error) = Cli::try_parse_from(words) {
+                use clap::error::ErrorKind::{InvalidValue, MissingRequiredArgument};
+                let left_out = matches!(error.kind(), MissingRequiredArgument | InvalidValue);
+                assert!(
+                    left_out || !error.use_stderr(),
+                    "{}: {line}\n{error}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(found > 10, "{found}");
+}

@@ -294,6 +294,9 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             "start it again",
         ));
     }
+    if !only_looks(command) {
+        ctx.node.wait_served().await;
+    }
     match command {
         Command::Report { kind, vg, lv, peer } => {
             report::report(ctx, *kind, vg.as_deref(), lv.as_ref(), peer.as_deref()).await
@@ -358,6 +361,21 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             change(ctx, changing).await
         }
     }
+}
+
+/// Does it show what is, also while volumes are still coming up?
+fn only_looks(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Report { .. }
+            | Command::List { .. }
+            | Command::Events { .. }
+            | Command::Status
+            | Command::Logfilter { .. }
+            | Command::Sample { .. }
+            | Command::Lvdisplay { .. }
+            | Command::Vgcfglist { .. }
+    )
 }
 
 async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
