@@ -147,6 +147,10 @@ table() {
 5|feed|feedswap vga/web known
 5|feed|feedverify vga/web known
 5|feed|feedpause vga/web known
+3|missing|feedset vga/web known
+3|is not a time such as|feedset vga/web known --verify-every soon
+3|is not a time such as|feedset vga/web known --verify-every 0d
+5|feed|feedset vga/web known --rate 1m
 3|VG/LV|feedattach web known
 3|hexadecimal|peeradd bad 127.0.0.1:1 --fingerprint nonsense
 3|not a port|peeradd bad 127.0.0.1:99999 --fingerprint nonsense

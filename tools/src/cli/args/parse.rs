@@ -166,6 +166,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn periods() {
+        assert_eq!(period("90s"), Ok(90));
+        assert_eq!(period("2w"), Ok(14 * 86_400));
+        assert_eq!(period("never"), Ok(0));
+        for bad in [
+            "",
+            "7",
+            "d",
+            "0d",
+            "-1d",
+            "1.5h",
+            "7 d",
+            "7y",
+            "7ä",
+            "18446744073709551615w",
+        ] {
+            assert!(period(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn volumes() {
         let web = LvName {
             vg: "vg0".into(),

@@ -212,6 +212,26 @@ fn feeds() {
         }]
     );
     assert_eq!(
+        commands("feedset vg0/web backup --rate none --adaptive n --verify-every 7d"),
+        [Command::Feedset {
+            lv: web(),
+            peer: "backup".into(),
+            rate: Some(0),
+            adaptive: Some(false),
+            verify_every: Some(7 * 86_400),
+            verify_rate: None,
+        }]
+    );
+    assert_eq!(
+        commands("feedverify vg0/web backup --rate 10m"),
+        [Command::Feedverify {
+            lv: web(),
+            peer: "backup".into(),
+            repair: false,
+            rate: Some(10 << 20),
+        }]
+    );
+    assert_eq!(
         commands("feedwait vg0/web backup --timeout 30"),
         [Command::Feedwait {
             lv: web(),
