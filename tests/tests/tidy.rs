@@ -281,6 +281,8 @@ fn scripts_can_be_run() {
         "tests/e2e/run",
         "tests/vm/run",
         "tests/bench/run",
+        "tests/campaign/run",
+        "fuzz/run",
     ] {
         use std::os::unix::fs::PermissionsExt;
         match fs::metadata(top().join(path)) {
