@@ -18,7 +18,8 @@ use feedplex::transport::{
     Acceptor, AcceptorLimits, Connection, Security as Protection, SocketOptions, connect,
 };
 use feedplex::wire::control::{
-    Ack, Bitmap, CONTROL_HEADER_LEN, ControlHeader, Handshake, Hello, Message, StreamsOffer,
+    Ack, Bitmap, CONTROL_HEADER_LEN, ControlHeader, Handshake, Hello, Message, PROTOCOL_VERSION,
+    StreamsOffer,
 };
 use feedplex::wire::frame::{Command, FrameFlags, FrameHeader};
 use feedplex::wire::preamble::{Kind, MAGIC, PREAMBLE_LEN, Preamble, Security};
@@ -45,6 +46,7 @@ struct Enemy {
     identity: Identity,
     victim: Fingerprint,
     address: SocketAddr,
+    run: Uuid,
 }
 
 impl Enemy {
@@ -53,6 +55,7 @@ impl Enemy {
             identity: Identity::load_or_create(Path::new(state))?,
             victim: victim.parse()?,
             address: address.parse()?,
+            run: Uuid::new_v4(),
         })
     }
 
@@ -77,6 +80,7 @@ impl Enemy {
             node: self.identity.node(),
             name: "enemy".into(),
             fingerprint: self.identity.fingerprint().to_string(),
+            run: self.run,
             fresh: FreshIds {
                 epoch: Uuid::new_v4(),
                 session: Uuid::new_v4(),
@@ -90,12 +94,13 @@ impl Enemy {
 
     fn hello(&self) -> Message {
         Message::Hello(Hello {
-            version_min: 1,
-            version_max: 1,
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
             features: u64::MAX,
             node: self.identity.node(),
             name: "enemy".into(),
             fingerprint: self.identity.fingerprint().to_string(),
+            run: self.run,
         })
     }
 }
@@ -114,12 +119,15 @@ fn handshake(role: Role, target: &str) -> Handshake {
         swap: false,
         online: false,
         sync_mode: false,
+        block: false,
         intent: Intent::Attached,
         known: false,
         fresh: false,
         seeded: false,
         consistent: false,
         dirty: true,
+        stamp: 0,
+        seen: 0,
         discard_peer: false,
         discard_local: false,
         epochs: Vec::new(),

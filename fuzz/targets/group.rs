@@ -30,7 +30,11 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Some(Ok(delta)) = second.map(serde_json::from_slice::<Delta>) {
         let mut next: Group = group.clone();
-        delta.apply(&mut next, group.seqno.saturating_add(1), uuid::Uuid::from_u128(99));
+        delta.apply(
+            &mut next,
+            group.seqno.saturating_add(1),
+            uuid::Uuid::from_u128(99),
+        );
         model::check(&next);
         model::check_change(&group, &next);
         if let Some(change) = Delta::between(&group, &next) {

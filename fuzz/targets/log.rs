@@ -16,7 +16,10 @@ fuzz_target!(|data: &[u8]| {
     put(&mut header, 508, &sum.to_le_bytes());
     let decoded = Geometry::decode_header(&header);
     if let Ok(geometry) = &decoded {
-        assert_eq!(Geometry::decode_header(&geometry.encode_header()).as_ref(), Ok(geometry));
+        assert_eq!(
+            Geometry::decode_header(&geometry.encode_header()).as_ref(),
+            Ok(geometry)
+        );
         let last = geometry.pages().saturating_sub(1);
         assert!(geometry.page_offset(15, last, 1) <= geometry.log_bytes().expect("checked"));
     }
@@ -54,7 +57,10 @@ fuzz_target!(|data: &[u8]| {
     if let PageState::Valid { bits, .. } = geometry.decode_pair(slot, 0, &pair[0], &pair[1]) {
         let mut map = RegionMap::new(geometry.size, geometry.region_size);
         map.merge_page(0, &bits);
-        assert!(map.count() <= map.regions(), "bits beyond the end were believed");
+        assert!(
+            map.count() <= map.regions(),
+            "bits beyond the end were believed"
+        );
         assert!(map.bytes() <= geometry.size.next_multiple_of(geometry.region_size));
         for run in map.runs(1 << 20) {
             assert!(run.end() <= geometry.size && run.len() > 0);

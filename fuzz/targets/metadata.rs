@@ -52,8 +52,16 @@ fn disk(input: &mut Input, pv: u128) -> Option<Patches> {
             } else {
                 RecordKind::Delta
             },
-            group: if input.byte() & 15 == 15 { Uuid::nil() } else { GROUP },
-            seqno: if place == 199 { input.u64() } else { u64::from(input.byte()) },
+            group: if input.byte() & 15 == 15 {
+                Uuid::nil()
+            } else {
+                GROUP
+            },
+            seqno: if place == 199 {
+                input.u64()
+            } else {
+                u64::from(input.byte())
+            },
             commit: commit(input),
             previous: commit(input),
             payload_len: 0,
@@ -87,14 +95,20 @@ fuzz_target!(|data: &[u8]| {
             dump_text(&scan);
             scan.problems();
             if let Some(version) = &scan.version {
-                assert!(volmgr::model::check(&version.group).is_empty(), "believed, and not sound");
+                assert!(
+                    volmgr::model::check(&version.group).is_empty(),
+                    "believed, and not sound"
+                );
             }
             scans.push((pv, scan));
         }
     }
     for assembly in assemble(scans).groups {
         if let Some(group) = assembly.chosen() {
-            assert!(volmgr::model::check(group).is_empty(), "chosen, and not sound");
+            assert!(
+                volmgr::model::check(group).is_empty(),
+                "chosen, and not sound"
+            );
         }
     }
 });

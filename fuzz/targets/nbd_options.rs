@@ -49,7 +49,11 @@ fuzz_target!(|data: &[u8]| {
             let len = u32::from(input.byte());
             let body = input.bytes(len as usize);
             let wrong = input.byte();
-            let claimed = if wrong == 255 { len << 12 } else { body.len() as u32 };
+            let claimed = if wrong == 255 {
+                len << 12
+            } else {
+                body.len() as u32
+            };
             bytes.extend_from_slice(&option);
             bytes.extend_from_slice(&claimed.to_be_bytes());
             bytes.extend_from_slice(body);

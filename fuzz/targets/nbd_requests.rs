@@ -4,7 +4,8 @@
 use blockio::{IoError, IoErrorKind, Limits, Op};
 use libfuzzer_sys::fuzz_target;
 use nbd_export::{
-    Action, Connection, ConnectionConfig, Context, ExportInfo, Extent, Negotiated, Outgoing, Token, Wants,
+    Action, Connection, ConnectionConfig, Context, ExportInfo, Extent, Negotiated, Outgoing, Token,
+    Wants,
 };
 use std::collections::HashMap;
 use volmgr_fuzz::Input;
@@ -22,7 +23,10 @@ const CONFIG: ConnectionConfig = ConnectionConfig {
 const SIZE: u64 = 4 << 20;
 
 fn negotiated(flags: u8) -> Negotiated {
-    let context = |id, name: &str| Context { id, name: name.into() };
+    let context = |id, name: &str| Context {
+        id,
+        name: name.into(),
+    };
     Negotiated {
         export: ExportInfo {
             name: "vg/lv".into(),
@@ -42,7 +46,10 @@ fn negotiated(flags: u8) -> Negotiated {
         },
         structured: flags & 1 == 0,
         contexts: if flags & 1 == 0 {
-            vec![context(1, "base:allocation"), context(3, "qemu:dirty-bitmap:monday")]
+            vec![
+                context(1, "base:allocation"),
+                context(3, "qemu:dirty-bitmap:monday"),
+            ]
         } else {
             Vec::new()
         },
@@ -67,7 +74,9 @@ impl Driver {
                     assert!(self.receiving.replace((token, len)).is_none());
                     assert!(self.held.insert(token, u64::from(len)).is_none());
                 }
-                Action::Submit { token, op, range, .. } => {
+                Action::Submit {
+                    token, op, range, ..
+                } => {
                     assert!(range.end() <= SIZE, "past the end of the device");
                     if op == Op::Read {
                         assert!(self.held.insert(token, range.len()).is_none());
@@ -99,7 +108,11 @@ impl Driver {
         let fails = which & 3 == 3;
         match self.device.swap_remove(at) {
             Action::Submit { token, .. } => {
-                let result = if fails { Err(IoError::new(IoErrorKind::Medium)) } else { Ok(()) };
+                let result = if fails {
+                    Err(IoError::new(IoErrorKind::Medium))
+                } else {
+                    Ok(())
+                };
                 self.connection.on_complete(token, result);
             }
             Action::QueryExtents { token, range, .. } => {
@@ -107,7 +120,11 @@ impl Driver {
                     vec![Extent::allocation(range, which & 4 == 0, which & 8 == 0)],
                     vec![Extent::changed(range, true)],
                 ];
-                let result = if fails { Err(IoError::new(IoErrorKind::Medium)) } else { Ok(&extents[..]) };
+                let result = if fails {
+                    Err(IoError::new(IoErrorKind::Medium))
+                } else {
+                    Ok(&extents[..])
+                };
                 self.connection.on_extents(token, result);
             }
             _ => unreachable!("only these are kept"),
@@ -168,9 +185,17 @@ fuzz_target!(|data: &[u8]| {
                 request.extend_from_slice(&u16::from(input.byte() % 10).to_be_bytes());
                 request.extend_from_slice(&input.array::<8>());
                 let wild = input.byte();
-                let offset = if wild == 255 { input.u64() } else { u64::from(input.u16()) * 512 };
+                let offset = if wild == 255 {
+                    input.u64()
+                } else {
+                    u64::from(input.u16()) * 512
+                };
                 request.extend_from_slice(&offset.to_be_bytes());
-                let len = if wild == 254 { u32::MAX >> (input.byte() % 32) } else { u32::from(input.u16()) * 4 };
+                let len = if wild == 254 {
+                    u32::MAX >> (input.byte() % 32)
+                } else {
+                    u32::from(input.u16()) * 4
+                };
                 request.extend_from_slice(&len.to_be_bytes());
                 let mut rest = &request[..];
                 for _ in 0..4 {
@@ -212,5 +237,8 @@ fuzz_target!(|data: &[u8]| {
         driver.complete(0);
     }
     assert!(driver.closed || driver.connection.is_idle());
-    assert!(driver.connection.is_idle() && driver.held.is_empty(), "something is left behind");
+    assert!(
+        driver.connection.is_idle() && driver.held.is_empty(),
+        "something is left behind"
+    );
 });

@@ -7,7 +7,8 @@
 
 use feedplex::generation::{Intent, Role};
 use feedplex::session::{
-    Action, Event, FeedState, FreshIds, LocalFeed, MapChange, RecordChange, Rights, Session, SessionConfig,
+    Action, Event, FeedState, FreshIds, LocalFeed, MapChange, RecordChange, Rights, Session,
+    SessionConfig,
 };
 use feedplex::wire::control::{
     Ack, Bitmap, CONTROL_HEADER_LEN, ControlHeader, Handshake, Message, RefusalCode, Refused,
@@ -43,9 +44,13 @@ fn handshake(input: &mut Input, role: Role) -> Handshake {
         swap: bit(3),
         online: bit(4),
         sync_mode: bit(5),
+        block: bit(14),
         intent: match input.byte() % 8 {
             0 => Intent::Paused,
-            1 => Intent::Detaching { point: name(input), name: "p".into() },
+            1 => Intent::Detaching {
+                point: name(input),
+                name: "p".into(),
+            },
             2 => Intent::Split { point: name(input) },
             _ => Intent::Attached,
         },
@@ -54,6 +59,8 @@ fn handshake(input: &mut Input, role: Role) -> Handshake {
         seeded: bit(8),
         consistent: bit(9),
         dirty: bit(10),
+        stamp: u64::from(input.byte() % 4),
+        seen: u64::from(input.byte() % 4),
         discard_peer: bit(11),
         discard_local: bit(12),
         epochs: if bit(13) { vec![id(5)] } else { Vec::new() },
@@ -70,7 +77,10 @@ fn local(input: &mut Input, role: Role) -> LocalFeed {
     let rights = input.byte();
     LocalFeed {
         facts,
-        rights: Rights { feed: rights & 1 == 0, read: rights & 2 == 0 },
+        rights: Rights {
+            feed: rights & 1 == 0,
+            read: rights & 2 == 0,
+        },
         dirty_bytes: 0,
         restoring: rights & 28 == 28,
     }
@@ -79,7 +89,11 @@ fn local(input: &mut Input, role: Role) -> LocalFeed {
 /// A message of the fuzzer's words, as it would come off the wire.
 fn decoded(input: &mut Input) -> Option<Message> {
     let kind = u16::from(input.byte() % 30);
-    let version: u16 = if kind == 2 { 2 } else { 1 };
+    let version: u16 = match kind {
+        1 => 2,
+        2 => 3,
+        _ => 1,
+    };
     let len = usize::from(input.byte());
     let body = input.bytes(len);
     let mut bytes = [0; CONTROL_HEADER_LEN];
@@ -105,7 +119,10 @@ impl Driver {
     fn handle(&mut self, event: Event) {
         let before = self.session.state();
         let actions = self.session.handle(event, self.now);
-        assert!(!self.closed || actions.is_empty(), "after the end: {actions:?}");
+        assert!(
+            !self.closed || actions.is_empty(),
+            "after the end: {actions:?}"
+        );
         self.carry_out(actions, before);
     }
 
@@ -121,9 +138,14 @@ impl Driver {
                 Action::Open(_) => self.open = true,
                 Action::ExportMap => self.answers.push_back(Event::MapEnd),
                 Action::OpenStreams { .. } => self.answers.push_back(Event::StreamsUp),
-                Action::Flush { flush, .. } => self.answers.push_back(Event::Flushed { flush, ok: true }),
+                Action::Flush { flush, .. } => {
+                    self.answers.push_back(Event::Flushed { flush, ok: true })
+                }
                 Action::Report { state: next, .. } => {
-                    assert!(state == next || FeedState::is_valid(state, next), "{state:?} to {next:?}");
+                    assert!(
+                        state == next || FeedState::is_valid(state, next),
+                        "{state:?} to {next:?}"
+                    );
                     state = next;
                 }
                 Action::Close(_) => self.closed = true,
@@ -138,7 +160,11 @@ impl Driver {
     fn check(&self, change: &RecordChange) {
         match change {
             RecordChange::Consistent { .. } => assert!(self.flushed, "consistent without a flush"),
-            RecordChange::Session { map: MapChange::Clear, role, .. } => assert_eq!(*role, Role::Sink),
+            RecordChange::Session {
+                map: MapChange::Clear,
+                role,
+                ..
+            } => assert_eq!(*role, Role::Sink),
             _ => {}
         }
     }
@@ -147,11 +173,16 @@ impl Driver {
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let flags = input.byte();
-    let role = if flags & 1 == 0 { Role::Source } else { Role::Sink };
+    let role = if flags & 1 == 0 {
+        Role::Source
+    } else {
+        Role::Sink
+    };
     let config = SessionConfig {
         node: id(100),
         name: "here".into(),
         fingerprint: "SHA256:00".into(),
+        run: id(105),
         fresh: FreshIds {
             epoch: id(101),
             session: id(102),
@@ -176,14 +207,17 @@ fuzz_target!(|data: &[u8]| {
     }
     // A peer that begins as it should, unless the fuzzer wants it otherwise.
     if flags & 4 == 0 {
-        driver.handle(Event::Message(Message::Hello(feedplex::wire::control::Hello {
-            version_min: 1,
-            version_max: 9,
-            features: u64::MAX,
-            node: id(200),
-            name: "there".into(),
-            fingerprint: "SHA256:01".into(),
-        })));
+        driver.handle(Event::Message(Message::Hello(
+            feedplex::wire::control::Hello {
+                version_min: 1,
+                version_max: 9,
+                features: u64::MAX,
+                node: id(200),
+                name: "there".into(),
+                fingerprint: "SHA256:01".into(),
+                run: id(201),
+            },
+        )));
         if flags & 8 == 0 {
             let theirs = if flags & 16 == 0 { role.other() } else { role };
             let theirs = handshake(&mut input, theirs);
@@ -206,35 +240,59 @@ fuzz_target!(|data: &[u8]| {
                     driver.flushed |= ok;
                     Event::Flushed { flush, ok }
                 }
-                Some(Event::Committed(id)) if input.byte() == 255 => Event::CommitFailed(id, "no".into()),
+                Some(Event::Committed(id)) if input.byte() == 255 => {
+                    Event::CommitFailed(id, "no".into())
+                }
                 Some(event) => event,
                 None => continue,
             },
             14 if driver.open => {
                 driver.open = false;
                 if input.byte() == 255 {
-                    Event::OpenRefused(Refused { code: RefusalCode::NoVolume, text: "no".into() })
+                    Event::OpenRefused(Refused {
+                        code: RefusalCode::NoVolume,
+                        text: "no".into(),
+                    })
                 } else {
                     // An acceptor takes the role that the initiator leaves.
                     Event::Opened(Box::new(local(&mut input, role)))
                 }
             }
             15 => Event::Tick,
-            16 => Event::Detach { point: name(&mut input), name: "p".into(), time: 1 },
-            17 => Event::Swap { point: name(&mut input), name: "p".into(), time: 1 },
+            16 => Event::Detach {
+                point: name(&mut input),
+                name: "p".into(),
+                time: 1,
+            },
+            17 => Event::Swap {
+                point: name(&mut input),
+                name: "p".into(),
+                time: 1,
+            },
             18 => Event::AskSwap,
             19 if driver.session.role() == Some(Role::Source) => match input.byte() % 3 {
-                0 => Event::CaughtUp { live_sequence: u64::from(input.byte()) },
+                0 => Event::CaughtUp {
+                    live_sequence: u64::from(input.byte()),
+                },
                 1 => Event::Behind,
-                _ => Event::MarkFailed { point: name(&mut input) },
+                _ => Event::MarkFailed {
+                    point: name(&mut input),
+                },
             },
             20 if driver.session.role() == Some(Role::Sink) => match input.byte() % 2 {
-                0 => Event::MarkReached { point: name(&mut input) },
-                _ => Event::Progress(Ack { stream: 0, applied: 2, durable: 1 }),
+                0 => Event::MarkReached {
+                    point: name(&mut input),
+                },
+                _ => Event::Progress(Ack {
+                    stream: 0,
+                    applied: 2,
+                    durable: 1,
+                }),
             },
-            21 if driver.session.role() == Some(Role::Sink) => {
-                Event::MapChunk(Bitmap { first_region: 0, bits: vec![input.byte(); 2] })
-            }
+            21 if driver.session.role() == Some(Role::Sink) => Event::MapChunk(Bitmap {
+                first_region: 0,
+                bits: vec![input.byte(); 2],
+            }),
             22 => match input.byte() {
                 0 => Event::Disconnected,
                 1 => Event::Stop,
