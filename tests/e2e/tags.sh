@@ -1,4 +1,4 @@
-# limit: 180
+# limit: 240
 # Tags: put on and taken off, selected by, in place of names; they survive the daemon's death, and a backup of the metadata.
 # Then every changing verb with --test: it says what it would do, and nothing has changed.
 set -euo pipefail
@@ -45,6 +45,7 @@ v a lvchange -ay vga/web >/dev/null
 v a vgcreate -s 1m vgx "$d/disk4" >/dev/null
 v a vgexport vgx >/dev/null
 truncate -s 64M "$d"/disk{5,6,7,8,9}
+v a peeradd known 127.0.0.1:1 --fingerprint "sha256:$(printf %064d 1)" >/dev/null
 v a vgcreate -s 1m vgm "$d/disk7" "$d/disk8" >/dev/null
 v a lvcreate -a n -n moves -L 8m vgm "$d/disk7" >/dev/null
 v a vgcreate -s 1m vgx2 "$d/disk9" >/dev/null
@@ -75,6 +76,9 @@ vgremove --force vgb
 vgrename vgb vgc
 vgsplit -n moves vgm vgn
 vgmerge vgb vgx2
+vgreduce vgm \$d/disk8
+logfilter debug
+peerremove known
 pvchange --addtag x \$d/disk1
 vgcreate --addtag x vgnew \$d/disk5
 vgchange -ay vgb

@@ -125,7 +125,7 @@ impl Node {
         Ok(())
     }
 
-    /// Returns when the start has brought up what was active before, or after [`SERVED_WAIT`]: then whoever needs a volume
+    /// Returns when the start has brought up what was active before, or after half a minute: then whoever needs a volume
     /// finds out by itself that it is not there.
     pub async fn wait_served(&self) {
         let mut served = self.served.subscribe();
