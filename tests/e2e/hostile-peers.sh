@@ -1,4 +1,5 @@
-# limit: 420
+# limit: 600
+# when: asked
 # Peers and strangers that mean harm: a thousand connections that say nothing, connections that say a byte now and then, a known peer that
 # sends nonsense, writes where it must not, gives back what is over, acknowledges what it has not got. A feed beside them stays live, clients
 # beside them go on, memory stays bounded, and everyone who does harm is hung up on.
