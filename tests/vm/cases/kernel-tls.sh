@@ -45,7 +45,12 @@ equal "after the full sync"
 echo "figure: full sync of 48 MiB with TLS records by the kernel, no byte copied by the daemons"
 
 # Live writes are copied there, and counted so.
-qemu-io -f raw -c 'write -q -P 0x21 0 4m' -c 'write -q -P 0x22 8m 4k' -c flush "$(nbd a vga/web)"
+# One after the other: a slow sink with more than that on its way falls behind, and then they are resynced.
+for at in 0 1 2 3; do
+    qemu-io -f raw -c "write -q -P 0x21 ${at}m 1m" "$(nbd a vga/web)"
+    v a feedwait vga/web b --timeout 30
+done
+qemu-io -f raw -c 'write -q -P 0x22 8m 4k' -c flush "$(nbd a vga/web)"
 v a feedwait vga/web b --timeout 30
 [ "$(field a vga/web payload_copied_bytes)" = $(((4 << 20) + 4096)) ] || die "live writes: $(field a vga/web payload_copied_bytes)"
 field a vga/web feed_reason | grep -q 'live writes' || die "no reason: $(field a vga/web feed_reason)"
