@@ -163,6 +163,8 @@ impl Driver {
 
     async fn run(mut self, mut actions: VecDeque<Action>) -> Outcome {
         let mut last_word = String::new();
+        // What is wrong with the connection, where it was not the peer who ended it.
+        let mut found = None;
         let reason;
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut look = tokio::time::interval(NUMBERS_EVERY);
@@ -205,7 +207,7 @@ impl Driver {
                     },
                     Some(Ok(message)) => Event::Message(message),
                     Some(Err(error)) => {
-                        last_word = error.to_string();
+                        found = Some(error.to_string());
                         Event::Disconnected
                     }
                     None => Event::Disconnected,
@@ -215,7 +217,7 @@ impl Driver {
                 streams = streams::next_streams(&mut self.streams_inbox) => match self.start(streams) {
                     Ok(()) => Event::StreamsUp,
                     Err(text) => {
-                        last_word = text;
+                        found = Some(text);
                         Event::Disconnected
                     }
                 },
@@ -225,7 +227,7 @@ impl Driver {
                     match &self.streams {
                         Streams::Source(source) => match source.dead_link() {
                             Some(text) => {
-                                last_word = text;
+                                found = Some(text);
                                 Event::Disconnected
                             }
                             None => continue,
@@ -234,11 +236,24 @@ impl Driver {
                     }
                 }
             };
-            actions.extend(self.session.handle(event, self.now_ms()));
-        }
-        if last_word.is_empty() && reason == CloseReason::Lost {
-            // Only a failure from before the streams were told to end says anything.
-            last_word = self.stream_failure.get().cloned().unwrap_or_default();
+            let gone = matches!(event, Event::Disconnected);
+            let next = self.session.handle(event, self.now_ms());
+            actions.extend(next.into_iter().map(|action| {
+                match action {
+                    // The state machine knows that the connection is gone; why, only its ends do.
+                    Action::Report {
+                        state: state @ FeedState::Disconnected,
+                        reason,
+                    } if gone => Action::Report {
+                        state,
+                        reason: found
+                            .take()
+                            .or_else(|| self.stream_failure.get().cloned())
+                            .unwrap_or(reason),
+                    },
+                    other => other,
+                }
+            }));
         }
         let text = self.end(&reason).await;
         Outcome {
