@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench sim sim-mutants deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim sim-mutants model deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -55,6 +55,9 @@ sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 sim-mutants: ## deliberate bugs that the simulator must catch; MUTANT=… tries one
 	$(CARGO) test --locked -p volmgr-tests --features mutants --test mutants -- --nocapture
 
+model: ## every order of steps of a feed between two nodes, more of it than `make unit` looks at
+	$(CARGO) test --locked --release -p volmgr-tests --test model -- --ignored --nocapture
+
 deb: build ## a Debian package in target/deb
 	@$(need) deb
 	dist/deb/build
@@ -77,6 +80,7 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 	install -D -m 755 $(release)/volmgr $(DESTDIR)$(PREFIX)/bin/volmgr
 	install -D -m 755 $(release)/volmgrd $(DESTDIR)$(PREFIX)/sbin/volmgrd
 	install -D -m 644 tools/udev/61-volmgr.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules
+	install -D -m 644 dist/udev/optional/62-volmgr-user.rules $(DESTDIR)$(PREFIX)/share/volmgr/udev/62-volmgr-user.rules
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 target/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7/
@@ -89,6 +93,7 @@ install: man ## install under PREFIX=/usr/local (DESTDIR is honoured)
 
 uninstall: ## remove what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/volmgr $(DESTDIR)$(PREFIX)/sbin/volmgrd $(DESTDIR)$(PREFIX)/lib/udev/rules.d/61-volmgr.rules \
+	    $(DESTDIR)$(PREFIX)/share/volmgr/udev/62-volmgr-user.rules \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr.1 \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/volmgr-*.1 $(DESTDIR)$(PREFIX)/share/man/man8/volmgrd.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/volmgr.8 $(DESTDIR)$(PREFIX)/share/man/man7/feedplex.7 \

@@ -9,6 +9,9 @@ pub struct Limits {
     pub logical_block: u32,
     /// Unit the medium likes to be written in (a power of two).
     pub physical_block: u32,
+    /// Least size that costs no more than it must; 0 where there is no preference. A striped plex says what
+    /// lies together on one disk.
+    pub minimum_io: u32,
     /// Best size for large I/O; 0 where there is no preference. A striped plex says its full
     /// stripe.
     pub optimal_io: u32,

@@ -12,6 +12,8 @@
 //! * `sk`, `kk` the source, the sink has a durable record of the feed; `fr` the sink's volume is
 //!   blank
 //! * `ep` session epochs: `=` one in common, `0` none was ever agreed on, `x` foreign
+//! * `ol` which side's log has not come as far as the other has seen it: `n` none, `s` the source's, `k`
+//!   the sink's, `b` both
 //! * `sp` ended at a point: `F` the sink has committed the point that the source is at or on the way
 //!   to, `X` the source has committed a point that the sink does not know, `n` neither
 //! * `sd`, `co` the sink is seeded, consistent
@@ -21,34 +23,42 @@
 //! * `ok` the admin agreed that what is at the sink goes
 //!
 //! ```text
-//! row sz gd sk kk fr ep sp sd co rel di ow ok  verdict            because
-//!   1  n  -  -  -  -  -  -  -  -  -   -  -  -  SinkTooSmall       bytes would have no place
-//!   2  y  n  -  -  -  -  -  -  -  -   -  -  -  SourceNotConsistent a half-done copy is nobody's source
-//!   3  y  y  -  n  y  -  -  -  -  -   -  -  -  Full               first contact with a blank volume
-//!   4  y  y  -  n  n  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
-//!   5  y  y  -  n  n  -  -  -  -  -   -  -  n  ForeignData        content that no feed put there
-//!   6  y  y  n  y  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
-//!   7  y  y  n  y  -  -  -  -  -  -   -  -  n  UnknownAtSource    the source lost its record: older
-//!   8  y  y  y  y  -  x  -  -  -  -   -  -  y  Full               maps of other histories say nothing
-//!   9  y  y  y  y  -  x  -  -  -  -   -  -  n  RolledBack         one side is older than the other saw
-//!  10  y  y  y  y  -  0  -  -  -  -   -  -  -  Full               no byte was ever agreed on
-//!  11  y  y  y  y  -  =  X  -  -  -   -  -  y  Full               see 12, but given up
-//!  12  y  y  y  y  -  =  X  -  -  -   -  -  n  RolledBack         the sink forgot a point it committed
-//!  13  y  y  y  y  -  =  F  -  -  -   -  -  -  FinishSplit        only the source's commit is missing
-//!  14  y  y  y  y  -  =  n  n  -  -   -  n  -  Incremental        the first copy goes on where it was
-//!  15  y  y  y  y  -  =  n  n  -  -   -  y  -  IncrementalUnion   nothing there is worth keeping
-//!  16  y  y  y  y  -  =  n  y  n  -   -  n  -  Incremental        a cut resync goes on
-//!  17  y  y  y  y  -  =  n  y  n  -   -  y  -  IncrementalUnion   given up before, and a cut there
-//!  18  y  y  y  y  -  =  n  y  y  ~   n  n  -  Nothing            unchanged on both sides
-//!  19  y  y  y  y  -  =  n  y  y  ~   y  n  -  Incremental        changed at the source only
-//!  20  y  y  y  y  -  =  n  y  y  ~   -  y  y  IncrementalUnion   the sink's changes are overwritten
-//!  21  y  y  y  y  -  =  n  y  y  ~   n  y  n  SinkAhead          changed at the sink only
-//!  22  y  y  y  y  -  =  n  y  y  ~   y  y  n  Diverged           changed on both sides
-//!  23  y  y  y  y  -  =  n  y  y  #   -  -  y  Full               no map spans unrelated histories
-//!  24  y  y  y  y  -  =  n  y  y  #   -  -  n  Diverged           written where no map saw it
+//! row sz gd sk kk fr ep ol sp sd co rel di ow ok  verdict            because
+//!   1  n  -  -  -  -  -  -  -  -  -  -   -  -  -  SinkTooSmall       bytes would have no place
+//!   2  y  n  -  -  -  -  -  -  -  -  -   -  -  -  SourceNotConsistent a half-done copy is nobody's source
+//!   3  y  y  -  n  y  -  -  -  -  -  -   -  -  -  Full               first contact with a blank volume
+//!   4  y  y  -  n  n  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
+//!   5  y  y  -  n  n  -  -  -  -  -  -   -  -  n  ForeignData        content that no feed put there
+//!   6  y  y  n  y  -  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
+//!   7  y  y  n  y  -  -  -  -  -  -  -   -  -  n  UnknownAtSource    the source lost its record: older
+//!   8  y  y  y  y  -  x  -  -  -  -  -   -  -  y  Full               maps of other histories say nothing
+//!   9  y  y  y  y  -  x  s  -  -  -  -   -  -  n  SourceOlder        the log says which side is older
+//!  10  y  y  y  y  -  x  k  -  -  -  -   -  -  n  SinkOlder          the same
+//!  11  y  y  y  y  -  x  -  -  -  -  -   -  -  n  RolledBack         one side is older than the other saw
+//!  12  y  y  y  y  -  0  -  -  -  -  -   -  -  -  Full               no byte was ever agreed on
+//!  13  y  y  y  y  -  =  s  -  -  -  -   -  -  y  Full               maps of what was lost say nothing
+//!  14  y  y  y  y  -  =  k  -  -  -  -   -  -  y  Full               the same
+//!  15  y  y  y  y  -  =  b  -  -  -  -   -  -  y  Full               the same
+//!  16  y  y  y  y  -  =  s  -  -  -  -   -  -  n  SourceOlder        rolled back within the session
+//!  17  y  y  y  y  -  =  k  -  -  -  -   -  -  n  SinkOlder          the same at the other side
+//!  18  y  y  y  y  -  =  b  -  -  -  -   -  -  n  RolledBack         the same at both
+//!  19  y  y  y  y  -  =  n  X  -  -  -   -  -  y  Full               see 20, but given up
+//!  20  y  y  y  y  -  =  n  X  -  -  -   -  -  n  RolledBack         the sink forgot a point it committed
+//!  21  y  y  y  y  -  =  n  F  -  -  -   -  -  -  FinishSplit        only the source's commit is missing
+//!  22  y  y  y  y  -  =  n  n  n  -  -   -  n  -  Incremental        the first copy goes on where it was
+//!  23  y  y  y  y  -  =  n  n  n  -  -   -  y  -  IncrementalUnion   nothing there is worth keeping
+//!  24  y  y  y  y  -  =  n  n  y  n  -   -  n  -  Incremental        a cut resync goes on
+//!  25  y  y  y  y  -  =  n  n  y  n  -   -  y  -  IncrementalUnion   given up before, and a cut there
+//!  26  y  y  y  y  -  =  n  n  y  y  ~   n  n  -  Nothing            unchanged on both sides
+//!  27  y  y  y  y  -  =  n  n  y  y  ~   y  n  -  Incremental        changed at the source only
+//!  28  y  y  y  y  -  =  n  n  y  y  ~   -  y  y  IncrementalUnion   the sink's changes are overwritten
+//!  29  y  y  y  y  -  =  n  n  y  y  ~   n  y  n  SinkAhead          changed at the sink only
+//!  30  y  y  y  y  -  =  n  n  y  y  ~   y  y  n  Diverged           changed on both sides
+//!  31  y  y  y  y  -  =  n  n  y  y  #   -  -  y  Full               no map spans unrelated histories
+//!  32  y  y  y  y  -  =  n  n  y  y  #   -  -  n  Diverged           written where no map saw it
 //! ```
 //!
-//! Rows 14, 16, 18 and 19 trust the sink's own map over its generation name: a name changes when a
+//! Rows 22, 24, 26 and 27 trust the sink's own map over its generation name: a name changes when a
 //! volume *may* be written, the map when it *was*.
 
 use crate::wire::codec::{Field, wire_enum};
@@ -238,6 +248,10 @@ pub struct SourceView {
     pub point: SourcePoint,
     /// Session epochs, newest first.
     pub epochs: Vec<Uuid>,
+    /// How far its log has come.
+    pub stamp: u64,
+    /// How far it has seen the other's log come.
+    pub seen: u64,
     /// State of its data.
     pub lineage: Lineage,
 }
@@ -272,6 +286,10 @@ pub struct SinkView {
     pub split: Option<Uuid>,
     /// Session epochs, newest first.
     pub epochs: Vec<Uuid>,
+    /// How far its log has come.
+    pub stamp: u64,
+    /// How far it has seen the other's log come.
+    pub seen: u64,
     /// State of its data.
     pub lineage: Lineage,
 }
@@ -294,6 +312,7 @@ struct Facts {
     sink_knows: bool,
     fresh: bool,
     epochs: Epochs,
+    older: Older,
     split: Split,
     seeded: bool,
     consistent: bool,
@@ -311,6 +330,14 @@ enum Epochs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Older {
+    Neither,
+    Source,
+    Sink,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Split {
     No,
     Finish,
@@ -318,38 +345,46 @@ enum Split {
 }
 
 /// The columns of the table in the order of the module's documentation.
-const COLUMNS: usize = 13;
+const COLUMNS: usize = 14;
 
 /// The truth table: a pattern per row, one character per column, and the verdict.
-const TABLE: [(&[u8; COLUMNS], Verdict); 24] = {
+const TABLE: [(&[u8; COLUMNS], Verdict); 32] = {
     use FlowKind::{FinishSplit, Full, Incremental, IncrementalUnion, Nothing};
     use RefusalCode as Code;
     use Verdict::{Flow, Refused};
     [
-        (b"n------------", Refused(Code::SinkTooSmall)),
-        (b"yn-----------", Refused(Code::SourceNotConsistent)),
-        (b"yy-ny--------", Flow(Full)),
-        (b"yy-nn-------y", Flow(Full)),
-        (b"yy-nn-------n", Refused(Code::ForeignData)),
-        (b"yyny--------y", Flow(Full)),
-        (b"yyny--------n", Refused(Code::UnknownAtSource)),
-        (b"yyyy-x------y", Flow(Full)),
-        (b"yyyy-x------n", Refused(Code::RolledBack)),
-        (b"yyyy-0-------", Flow(Full)),
-        (b"yyyy-=X-----y", Flow(Full)),
-        (b"yyyy-=X-----n", Refused(Code::RolledBack)),
-        (b"yyyy-=F------", Flow(FinishSplit)),
-        (b"yyyy-=nn---n-", Flow(Incremental)),
-        (b"yyyy-=nn---y-", Flow(IncrementalUnion)),
-        (b"yyyy-=nyn--n-", Flow(Incremental)),
-        (b"yyyy-=nyn--y-", Flow(IncrementalUnion)),
-        (b"yyyy-=nyy~nn-", Flow(Nothing)),
-        (b"yyyy-=nyy~yn-", Flow(Incremental)),
-        (b"yyyy-=nyy~-yy", Flow(IncrementalUnion)),
-        (b"yyyy-=nyy~nyn", Refused(Code::SinkAhead)),
-        (b"yyyy-=nyy~yyn", Refused(Code::Diverged)),
-        (b"yyyy-=nyy#--y", Flow(Full)),
-        (b"yyyy-=nyy#--n", Refused(Code::Diverged)),
+        (b"n-------------", Refused(Code::SinkTooSmall)),
+        (b"yn------------", Refused(Code::SourceNotConsistent)),
+        (b"yy-ny---------", Flow(Full)),
+        (b"yy-nn--------y", Flow(Full)),
+        (b"yy-nn--------n", Refused(Code::ForeignData)),
+        (b"yyny---------y", Flow(Full)),
+        (b"yyny---------n", Refused(Code::UnknownAtSource)),
+        (b"yyyy-x-------y", Flow(Full)),
+        (b"yyyy-xs------n", Refused(Code::SourceOlder)),
+        (b"yyyy-xk------n", Refused(Code::SinkOlder)),
+        (b"yyyy-x-------n", Refused(Code::RolledBack)),
+        (b"yyyy-0--------", Flow(Full)),
+        (b"yyyy-=s------y", Flow(Full)),
+        (b"yyyy-=k------y", Flow(Full)),
+        (b"yyyy-=b------y", Flow(Full)),
+        (b"yyyy-=s------n", Refused(Code::SourceOlder)),
+        (b"yyyy-=k------n", Refused(Code::SinkOlder)),
+        (b"yyyy-=b------n", Refused(Code::RolledBack)),
+        (b"yyyy-=nX-----y", Flow(Full)),
+        (b"yyyy-=nX-----n", Refused(Code::RolledBack)),
+        (b"yyyy-=nF------", Flow(FinishSplit)),
+        (b"yyyy-=nnn---n-", Flow(Incremental)),
+        (b"yyyy-=nnn---y-", Flow(IncrementalUnion)),
+        (b"yyyy-=nnyn--n-", Flow(Incremental)),
+        (b"yyyy-=nnyn--y-", Flow(IncrementalUnion)),
+        (b"yyyy-=nnyy~nn-", Flow(Nothing)),
+        (b"yyyy-=nnyy~yn-", Flow(Incremental)),
+        (b"yyyy-=nnyy~-yy", Flow(IncrementalUnion)),
+        (b"yyyy-=nnyy~nyn", Refused(Code::SinkAhead)),
+        (b"yyyy-=nnyy~yyn", Refused(Code::Diverged)),
+        (b"yyyy-=nnyy#--y", Flow(Full)),
+        (b"yyyy-=nnyy#--n", Refused(Code::Diverged)),
     ]
 };
 
@@ -366,6 +401,12 @@ impl Facts {
                 Epochs::Common => b'=',
                 Epochs::NoneYet => b'0',
                 Epochs::Foreign => b'x',
+            },
+            match self.older {
+                Older::Neither => b'n',
+                Older::Source => b's',
+                Older::Sink => b'k',
+                Older::Both => b'b',
             },
             match self.split {
                 Split::No => b'n',
@@ -419,6 +460,12 @@ fn facts(source: &SourceView, sink: &SinkView, consent: bool) -> Facts {
             Epochs::NoneYet
         } else {
             Epochs::Foreign
+        },
+        older: match (source.stamp < sink.seen, sink.stamp < source.seen) {
+            (false, false) => Older::Neither,
+            (true, false) => Older::Source,
+            (false, true) => Older::Sink,
+            (true, true) => Older::Both,
         },
         split: match (source.point, sink.split) {
             (SourcePoint::Detaching(p) | SourcePoint::Split(p), Some(q)) if p == q => Split::Finish,

@@ -4,12 +4,20 @@ use super::*;
 use RefusalCode as Code;
 use std::collections::BTreeSet;
 
+fn splits_and_ages() -> impl Iterator<Item = (Split, Older)> {
+    let splits = [Split::No, Split::Finish, Split::Forgotten];
+    let ages = [Older::Neither, Older::Source, Older::Sink, Older::Both];
+    splits
+        .into_iter()
+        .flat_map(move |split| ages.map(|older| (split, older)))
+}
+
 fn all_facts() -> Vec<Facts> {
     let mut all = Vec::new();
     for bits in 0u32..1 << 10 {
         let bit = |n: u32| bits >> n & 1 == 1;
         for epochs in [Epochs::Common, Epochs::NoneYet, Epochs::Foreign] {
-            for split in [Split::No, Split::Finish, Split::Forgotten] {
+            for (split, older) in splits_and_ages() {
                 for relation in [
                     Relation::Same,
                     Relation::SinkBehind,
@@ -24,6 +32,7 @@ fn all_facts() -> Vec<Facts> {
                         sink_knows: bit(3),
                         fresh: bit(4),
                         epochs,
+                        older,
                         split,
                         seeded: bit(5),
                         consistent: bit(6),
@@ -102,6 +111,8 @@ fn no_row_breaks_an_invariant() {
         ) {
             assert!(facts.source_knows && facts.sink_knows, "{}", at());
             assert_eq!(facts.epochs, Epochs::Common, "{}", at());
+            // Nor is one that has lost its end.
+            assert_eq!(facts.older, Older::Neither, "{}", at());
         }
         // The sink's own changes are never left standing under the source's name.
         if facts.own && matches!(flow, FlowKind::Nothing | FlowKind::Incremental) {
@@ -148,6 +159,8 @@ fn cut() -> (SourceView, SinkView) {
         dirty: true,
         point: SourcePoint::None,
         epochs: vec![id(100)],
+        stamp: 7,
+        seen: 7,
         lineage: lineage(1, &[]),
     };
     let sink = SinkView {
@@ -159,6 +172,8 @@ fn cut() -> (SourceView, SinkView) {
         own_changes: false,
         split: None,
         epochs: vec![id(100)],
+        stamp: 7,
+        seen: 7,
         lineage: lineage(1, &[]),
     };
     (source, sink)
@@ -192,6 +207,48 @@ fn an_older_disk_is_recognised() {
         Verdict::Refused(Code::RolledBack)
     );
     assert_eq!(verdict(&source, &sink, true), Verdict::Flow(FlowKind::Full));
+}
+
+/// The known words for the cases that an admin meets.
+#[test]
+fn a_side_that_was_rolled_back_within_the_session_is_named() {
+    let (mut source, mut sink) = cut();
+    source.stamp = 6;
+    let older = |source: &SourceView, sink: &SinkView| verdict(source, sink, false);
+    assert_eq!(
+        older(&source, &sink),
+        Verdict::Refused(Code::SourceOlder),
+        "the sink has writes that the source does not know of"
+    );
+    assert_eq!(verdict(&source, &sink, true), Verdict::Flow(FlowKind::Full));
+    source.stamp = 8;
+    sink.stamp = 6;
+    assert_eq!(
+        older(&source, &sink),
+        Verdict::Refused(Code::SinkOlder),
+        "the sink has lost what it told to be durable"
+    );
+    source.stamp = 6;
+    assert_eq!(older(&source, &sink), Verdict::Refused(Code::RolledBack));
+    // A log that has gone on is no news.
+    (source.stamp, sink.stamp) = (9, 9);
+    assert_eq!(older(&source, &sink), Verdict::Flow(FlowKind::Incremental));
+}
+
+#[test]
+fn an_older_disk_of_another_session_is_named_where_the_log_tells() {
+    let (mut source, mut sink) = cut();
+    sink.epochs = vec![id(99)];
+    sink.stamp = 3;
+    assert_eq!(
+        verdict(&source, &sink, false),
+        Verdict::Refused(Code::SinkOlder)
+    );
+    (sink.stamp, source.stamp) = (7, 3);
+    assert_eq!(
+        verdict(&source, &sink, false),
+        Verdict::Refused(Code::SourceOlder)
+    );
 }
 
 #[test]

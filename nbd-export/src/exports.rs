@@ -85,6 +85,7 @@ mod tests {
         size: 1 << 20,
         logical_block: 512,
         physical_block: 512,
+        minimum_io: 0,
         optimal_io: 0,
         read_only: false,
         discard: true,

@@ -12,7 +12,7 @@ use io_uring::squeue::Entry as Sqe;
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -95,8 +95,9 @@ pub struct Ring<T> {
     registered: Option<Arc<Region>>,
     unregistered_why: Option<io::Error>,
     kernel_slots: u16,
-    /// Fixed files: fd → slot; the handle keeps the fd from being closed and reused.
-    fixed: HashMap<RawFd, (u32, Handle)>,
+    /// Fixed files: fd, slot; the handle keeps the fd from being closed and reused. By fd: each operation
+    /// looks its file up, and there are few.
+    fixed: Vec<(RawFd, u32, Handle)>,
     fixed_free: Vec<u32>,
     /// The kernel ties the ring to the thread that made it.
     _thread: PhantomData<*const ()>,
@@ -132,7 +133,7 @@ impl<T> Ring<T> {
             registered: None,
             unregistered_why: None,
             kernel_slots: 0,
-            fixed: HashMap::new(),
+            fixed: Vec::new(),
             fixed_free: Vec::new(),
             _thread: PhantomData,
         };
@@ -187,15 +188,15 @@ impl<T> Ring<T> {
     /// the table is full or missing, operations work all the same. Says whether it did.
     pub fn fix_file(&mut self, handle: &Handle) -> bool {
         let fd = handle.as_fd().as_raw_fd();
-        if self.fixed.contains_key(&fd) {
+        let Err(place) = self.fixed_place(fd) else {
             return true;
-        }
+        };
         let Some(slot) = self.fixed_free.pop() else {
             return false;
         };
         match self.uring.submitter().register_files_update(slot, &[fd]) {
             Ok(_) => {
-                self.fixed.insert(fd, (slot, handle.clone()));
+                self.fixed.insert(place, (fd, slot, handle.clone()));
                 true
             }
             Err(_) => {
@@ -208,9 +209,10 @@ impl<T> Ring<T> {
     /// Takes a file out of the fixed-file table.
     pub fn unfix_file(&mut self, handle: &Handle) {
         let fd = handle.as_fd().as_raw_fd();
-        let Some((slot, kept)) = self.fixed.remove(&fd) else {
+        let Ok(place) = self.fixed_place(fd) else {
             return;
         };
+        let (_, slot, kept) = self.fixed.remove(place);
         // A slot that cannot be emptied is not used again; the file stays open in it.
         if self
             .uring
@@ -417,10 +419,15 @@ impl<T> Ring<T> {
 
     fn lookup(&self, handle: &Handle) -> Place {
         let fd = handle.as_fd().as_raw_fd();
-        match self.fixed.get(&fd) {
-            Some((slot, _)) => Place::Fixed(Fixed(*slot)),
-            None => Place::Fd(Fd(fd)),
+        match self.fixed_place(fd) {
+            Ok(place) => Place::Fixed(Fixed(self.fixed[place].1)),
+            Err(_) => Place::Fd(Fd(fd)),
         }
+    }
+
+    /// Where the file is in the list, or would be.
+    fn fixed_place(&self, fd: RawFd) -> Result<usize, usize> {
+        self.fixed.binary_search_by_key(&fd, |(fd, ..)| *fd)
     }
 
     fn is_registered(&self, region: &Arc<Region>) -> bool {

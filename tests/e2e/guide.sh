@@ -7,7 +7,7 @@ command -v qemu-img >/dev/null || skip "qemu-img is not installed"
 export PATH="$bin:$PATH"
 node_start a
 node_start b
-for n in a b; do for d in sdb sdc sdd sde sdf sdg; do truncate -s 80M "$work/$n/$d"; done; done
+for n in a b; do for d in sdb sdc sdd sde sdf sdg sdh; do truncate -s 80M "$work/$n/$d"; done; done
 fingerprint() { ask "$1" nodeshow -o node_fingerprint; }
 head -c 16M /dev/urandom >"$work/data"
 head -c 16M /dev/zero >"$work/empty"
@@ -45,7 +45,7 @@ marker() { # word argument
     machine-dies)
         same "before the machine dies"
         node_kill a
-        rm -r "$work/a/state" "$work"/a/sd[bcde]
+        rm -r "$work/a/state" "$work"/a/sd[bcdeh]
         node_start a ;;
     recovered)
         same "the recovered volume is something else"

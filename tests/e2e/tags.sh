@@ -44,13 +44,16 @@ is 'vgb rack4;' vgs -o vg_name,vg_tags -S 'vg_tags=rack4'
 v a lvchange -ay vga/web >/dev/null
 v a vgcreate -s 1m vgx "$d/disk4" >/dev/null
 v a vgexport vgx >/dev/null
-truncate -s 64M "$d/disk5" "$d/disk6"
+truncate -s 64M "$d"/disk{5,6,7,8,9}
+v a vgcreate -s 1m vgm "$d/disk7" "$d/disk8" >/dev/null
+v a lvcreate -a n -n moves -L 8m vgm "$d/disk7" >/dev/null
+v a vgcreate -s 1m vgx2 "$d/disk9" >/dev/null
 v a pvcreate "$d/disk6" >/dev/null
 v a vgcfgbackup vgb >/dev/null
 state() {
     local kind
     for kind in pvs vgs lvs plexs peers; do v a $kind --reportformat json -o all --units b; done
-    cksum "$d"/disk[4-6]
+    cksum "$d"/disk[4-9]
     find "$d/state" -path '*backup*' -o -name '*peer*'
 }
 before=$(state)
@@ -70,6 +73,10 @@ vgcreate vgnew \$d/disk5
 vgextend vga \$d/disk6
 vgremove --force vgb
 vgrename vgb vgc
+vgsplit -n moves vgm vgn
+vgmerge vgb vgx2
+pvchange --addtag x \$d/disk1
+vgcreate --addtag x vgnew \$d/disk5
 vgchange -ay vgb
 vgchange -an vga
 vgchange --addtag x vga

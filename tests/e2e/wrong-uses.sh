@@ -106,6 +106,21 @@ table() {
 5|no such volume group|vgremove nogroup
 5|active.*vgchange -an|vgrename vga vgz
 5|exists already|vgrename vgb vga
+3|that is one group|vgsplit vga vga $d/disk1
+3|missing|vgsplit vga vgx
+3|cannot be used with|vgsplit -n web vga vgx $d/disk1
+3|not allowed in a name|vgsplit vga v/g $d/disk1
+5|not one of its disks.*pvs|vgsplit vga vgx $d/disk3
+5|last disk.*vgremove|vgsplit vgb vgx $d/disk3
+5|no such volume.*lvs|vgsplit -n none vga vgx
+5|no such volume group|vgsplit nogroup vgx $d/disk1
+5|active.*lvchange -an vga/web|vgmerge vgb vga
+3|that is one group|vgmerge vga vga
+5|no such volume group|vgmerge vga nogroup
+3|missing|pvchange $d/disk1
+3|not allowed in a tag|pvchange --addtag a,b $d/disk1
+5|not a disk of a group.*vgextend|pvchange --addtag x $d/disk4
+5|no disk has this tag.*pv_tags|vgextend vga @nobody
 5|active.*vgchange -an|vgexport vga
 5|not exported|vgimport vgb
 5|no such volume group|vgchange -ay nogroup

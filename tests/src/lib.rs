@@ -1,4 +1,5 @@
-//! What the tests share: a simulator of whole nodes.
+//! What the tests share: a simulator of whole nodes, and an exhaustive model of feeds.
 #![forbid(unsafe_code)]
 
+pub mod model;
 pub mod sim;

@@ -16,6 +16,7 @@ fn vgcreate(vg: &str, pvs: &[&Path]) -> Command {
         pvs: rig::paths(pvs),
         extent_size: Some(MIB),
         force: false,
+        tags: Vec::new(),
     }
 }
 

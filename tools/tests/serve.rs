@@ -56,6 +56,7 @@ fn group(lab: &Lab, daemon: &Daemon) {
         pvs: rig::paths(&[&disks[0], &disks[1]]),
         extent_size: Some(MIB),
         force: false,
+        tags: Vec::new(),
     });
 }
 

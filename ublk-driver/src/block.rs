@@ -20,9 +20,14 @@ impl Device {
         PathBuf::from(format!("/sys/block/ublkb{}/{attribute}", self.id()))
     }
 
-    /// Makes the block device refuse writes, or take them again. Needs a started device.
+    /// Makes the block device refuse writes, or take them again. Needs a started device. The kernel lets
+    /// administrators do it only: an ordinary user's device stays as it was made.
     pub fn set_read_only(&self, read_only: bool) -> Result<(), UblkError> {
         let path = self.block_path();
+        let wanted = if read_only { "1" } else { "0" };
+        if fs::read_to_string(self.sys_path("ro")).is_ok_and(|now| now.trim() == wanted) {
+            return Ok(());
+        }
         OpenOptions::new()
             .read(true)
             .open(&path)

@@ -13,13 +13,18 @@
 use crate::params;
 use crate::sys::ring::ControlRing;
 use crate::sys::uapi::{self, ControlCommand, DeviceInfo, Features};
-use crate::{CharDevice, DeviceConfig, Mode, UblkError};
-use std::fs::OpenOptions;
+use crate::{CharDevice, DeviceConfig, Mode, Owner, UblkError, probe};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const CONTROL_PATH: &str = "/dev/ublk-control";
+/// Time a new device gets to appear in `/dev`.
+const APPEARS: Duration = Duration::from_secs(3);
+/// Time udev gets to give a device to the user who made it.
+const GIVEN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The kernel's ublk driver. Commands are serialised; clones share one ring.
 #[derive(Clone)]
@@ -27,7 +32,8 @@ pub struct Control {
     ring: Arc<Mutex<ControlRing>>,
 }
 
-/// A ublk device. Dropping it does not delete it: it may have to outlive the daemon.
+/// A ublk device. Clones are the same device. Dropping it does not delete it: it may have to outlive the daemon.
+#[derive(Clone)]
 pub struct Device {
     control: Control,
     info: DeviceInfo,
@@ -87,6 +93,30 @@ impl Control {
             })
     }
 
+    /// The same for a device of an ordinary user: the kernel looks at who may use its character device,
+    /// whose path stands before what else is in the buffer.
+    fn run_by_path(
+        &self,
+        name: &'static str,
+        op: u32,
+        command: ControlCommand,
+        buffer: Option<&mut [u8]>,
+    ) -> Result<i32, UblkError> {
+        let path = char_path(command.dev_id);
+        let mut whole = path.clone().into_bytes();
+        whole.extend_from_slice(buffer.as_deref().unwrap_or_default());
+        let command = ControlCommand {
+            // A path of some twenty bytes.
+            path_len: path.len() as u16,
+            ..command
+        };
+        let result = self.run(name, op, command, Some(&mut whole))?;
+        if let Some(buffer) = buffer {
+            buffer.copy_from_slice(&whole[path.len()..]);
+        }
+        Ok(result)
+    }
+
     /// The features of the running kernel. Kernels before 6.4 cannot say and count as having none.
     pub fn features(&self) -> Result<Features, UblkError> {
         let mut bytes = [0u8; 8];
@@ -106,7 +136,7 @@ impl Control {
     /// it does not know, so the flags are read back.
     pub fn add(&self, config: &DeviceConfig) -> Result<Device, UblkError> {
         let known = self.features()?;
-        let need = config.mode.needs();
+        let need = probe::needs(config.mode, config.owner);
         if !known.contains(need) {
             return Err(UblkError::Features {
                 missing: need - known,
@@ -121,7 +151,7 @@ impl Control {
             dev_id: config.id.unwrap_or(u32::MAX),
             server_pid: i32::try_from(std::process::id()).unwrap_or(0),
             flags: (need | (wish & known)).bits(),
-            state: 0,
+            ..DeviceInfo::default()
         };
         let mut bytes = info.encode();
         self.run(
@@ -140,14 +170,18 @@ impl Control {
         };
         let got = device.features();
         let result = if got.contains(need) {
-            device.set_params(config)
+            device
+                .wait_until_given(&char_path(device.id()))
+                .and_then(|()| device.set_params(config))
         } else {
             Err(UblkError::Features {
                 missing: need - got,
             })
         };
         if let Err(error) = result {
-            device.delete()?;
+            if let Err(also) = device.delete() {
+                tracing::warn!(id = device.id(), error = %also, "a ublk device stays behind");
+            }
             return Err(error);
         }
         Ok(device)
@@ -163,17 +197,28 @@ impl Control {
 
     fn info(&self, id: u32) -> Result<DeviceInfo, UblkError> {
         let mut bytes = [0u8; DeviceInfo::LEN];
-        self.run(
-            "GET_DEV_INFO",
-            uapi::CMD_GET_DEV_INFO,
-            ControlCommand {
-                dev_id: id,
-                ..ControlCommand::default()
-            },
-            Some(&mut bytes),
-        )?;
+        let command = ControlCommand {
+            dev_id: id,
+            ..ControlCommand::default()
+        };
+        let op = uapi::CMD_GET_DEV_INFO;
+        match self.run("GET_DEV_INFO", op, command, Some(&mut bytes)) {
+            Ok(_) => {}
+            // So it answers for a device of an ordinary user, where it wants the path.
+            Err(UblkError::Command { source, .. })
+                if source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                let op = uapi::CMD_GET_DEV_INFO2;
+                self.run_by_path("GET_DEV_INFO2", op, command, Some(&mut bytes))?;
+            }
+            Err(error) => return Err(error),
+        }
         Ok(DeviceInfo::decode(&bytes))
     }
+}
+
+fn char_path(id: u32) -> String {
+    format!("/dev/ublkc{id}")
 }
 
 impl Device {
@@ -223,6 +268,24 @@ impl Device {
         }
     }
 
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        match self.features().contains(Features::UNPRIVILEGED_DEV) {
+            true => Owner::User,
+            false => Owner::Machine,
+        }
+    }
+
+    /// User and group of the process that made it.
+    pub fn maker(&self) -> (u32, u32) {
+        (self.info.owner_uid, self.info.owner_gid)
+    }
+
+    /// Does it wait for another server when its own ends?
+    pub fn is_recoverable(&self) -> bool {
+        self.features().contains(Features::USER_RECOVERY)
+    }
+
     /// Is it serving?
     pub fn is_live(&self) -> Result<bool, UblkError> {
         Ok(self.control.info(self.id())?.state == uapi::STATE_LIVE)
@@ -230,8 +293,8 @@ impl Device {
 
     /// Opens the device that queues talk to. It appears a moment after the device was added.
     pub fn open_char(&self) -> Result<CharDevice, UblkError> {
-        let path = format!("/dev/ublkc{}", self.id());
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let path = char_path(self.id());
+        let deadline = Instant::now() + APPEARS;
         loop {
             match OpenOptions::new().read(true).write(true).open(&path) {
                 Ok(file) => return Ok(CharDevice::new(file, self.max_io())),
@@ -241,9 +304,33 @@ impl Device {
                         source,
                     });
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                Err(_) => std::thread::sleep(LOOK_AGAIN),
             }
         }
+    }
+
+    /// The kernel makes a user's device as root's; udev gives it to him a moment later. Until then he can
+    /// do nothing with it, not even take it away.
+    fn wait_until_given(&self, path: &str) -> Result<(), UblkError> {
+        if self.owner() == Owner::Machine {
+            return Ok(());
+        }
+        let deadline = Instant::now() + GIVEN;
+        while let Err(source) = File::open(path) {
+            if Instant::now() >= deadline {
+                return Err(match source.kind() {
+                    io::ErrorKind::PermissionDenied => UblkError::NotGiven {
+                        path: path.to_owned(),
+                    },
+                    _ => UblkError::Io {
+                        what: format!("cannot open {path}"),
+                        source,
+                    },
+                });
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
     }
 
     fn set_params(&self, config: &DeviceConfig) -> Result<(), UblkError> {
@@ -258,7 +345,8 @@ impl Device {
             uapi::CMD_START_DEV,
             u64::from(std::process::id()),
             None,
-        )
+        )?;
+        self.wait_until_given(&self.block_path().display().to_string())
     }
 
     /// Takes the device over from a server that died; then the queues fetch, then
@@ -294,7 +382,7 @@ impl Device {
     }
 
     /// Ends service unless someone has the block device open. `None` where the kernel cannot tell
-    /// (before Linux 7.0): then nothing has happened.
+    /// (before Linux 7.0, or not of a user's device): then nothing has happened.
     pub fn try_stop(&self) -> Result<Option<Stopped>, UblkError> {
         if !self.features().contains(Features::SAFE_STOP_DEV) {
             return Ok(None);
@@ -306,20 +394,33 @@ impl Device {
             {
                 Ok(Some(Stopped::InUse))
             }
+            Err(error) if self.lacks_command(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Removes the device; its queues must have let go of it. Whoever still has it open keeps a dead
-    /// one, and its number: that is not waited for, where the kernel lets us (Linux 6.9).
+    /// one, and its number: that is not waited for, where the kernel lets us (Linux 6.9, and not a user's
+    /// device).
     pub fn delete(&self) -> Result<(), UblkError> {
         match self.command("DEL_DEV_ASYNC", uapi::CMD_DEL_DEV_ASYNC, 0, None) {
-            Err(UblkError::Command { source, .. })
-                if source.raw_os_error() == Some(libc::EOPNOTSUPP) =>
-            {
+            Err(error) if self.lacks_command(&error) => {
                 self.command("DEL_DEV", uapi::CMD_DEL_DEV, 0, None)
             }
             other => other,
+        }
+    }
+
+    /// Does the kernel not know this command? Of a user's device it says so in another way: it has a list of
+    /// what he may, and newer commands are not in it.
+    fn lacks_command(&self, error: &UblkError) -> bool {
+        let code = match error {
+            UblkError::Command { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        match self.owner() {
+            Owner::Machine => code == Some(libc::EOPNOTSUPP),
+            Owner::User => matches!(code, Some(libc::EOPNOTSUPP | libc::EINVAL)),
         }
     }
 
@@ -335,6 +436,10 @@ impl Device {
             data,
             ..ControlCommand::default()
         };
-        self.control.run(name, op, command, buffer).map(|_| ())
+        match self.owner() {
+            Owner::Machine => self.control.run(name, op, command, buffer),
+            Owner::User => self.control.run_by_path(name, op, command, buffer),
+        }
+        .map(drop)
     }
 }

@@ -14,10 +14,19 @@ pub enum UblkError {
         path: &'static str,
     },
     /// The control device cannot be opened.
-    #[error("{path} is not permitted for this user")]
+    #[error("{path} is not permitted for this user (root can change that: 62-volmgr-user.rules)")]
     NotPermitted {
         /// The control device.
         path: &'static str,
+    },
+    /// A device was made for this user, but nobody gave it to him.
+    #[error(
+        "{path} is not given to this user, who made it: the udev rules for devices of ordinary users are missing \
+         (62-volmgr-user.rules)"
+    )]
+    NotGiven {
+        /// The device.
+        path: String,
     },
     /// A control command failed.
     #[error("ublk control command {command} failed")]
@@ -41,4 +50,11 @@ pub enum UblkError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+impl UblkError {
+    /// Does the kernel want an administrator for this?
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, Self::Command { source, .. } if source.raw_os_error() == Some(libc::EPERM))
+    }
 }

@@ -22,6 +22,6 @@ mod sys;
 pub use control::{Control, Device, Stopped};
 pub use device::CharDevice;
 pub use error::UblkError;
-pub use params::{DeviceConfig, Mode};
+pub use params::{DeviceConfig, Mode, Owner};
 pub use queue::{Descriptor, QueueMap};
 pub use sys::uapi::Features;

@@ -14,6 +14,17 @@ pub enum Mode {
     Mapped,
 }
 
+/// Whose a device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// The machine's: only an administrator makes such devices, and they outlive their server.
+    #[default]
+    Machine,
+    /// The user's who makes it. The kernel trusts him less: payload is copied by the kernel only
+    /// ([`Mode::Mapped`]), nothing is looked for on the device, and it ends with its server.
+    User,
+}
+
 /// A device to create.
 #[derive(Clone, Debug)]
 pub struct DeviceConfig {
@@ -25,6 +36,8 @@ pub struct DeviceConfig {
     pub max_io: u32,
     /// How payload moves.
     pub mode: Mode,
+    /// Who is to own it.
+    pub owner: Owner,
     /// Size, blocks, abilities.
     pub limits: Limits,
     /// Wanted number N of `/dev/ublkbN`, or any.
@@ -44,10 +57,11 @@ pub(crate) fn encode(config: &DeviceConfig) -> [u8; 64] {
     let physical = limits.physical_block.max(limits.logical_block);
     // The driver takes a power of two. Of a width that is none, one that it is a multiple of: who aligns
     // to it never straddles a stripe's edge.
-    let optimal = match limits.optimal_io {
+    let power = |wanted: u32| match wanted {
         0 => physical,
         width => (1 << width.trailing_zeros()).max(physical),
     };
+    let (minimum, optimal) = (power(limits.minimum_io), power(limits.optimal_io));
     // Sizes of one discard or write-zeroes request, in sectors: bounded so that the byte count
     // stays below 4 GiB in the kernel.
     let max_zero = u32::MAX >> 9;
@@ -65,7 +79,7 @@ pub(crate) fn encode(config: &DeviceConfig) -> [u8; 64] {
             shift(limits.logical_block),
             shift(physical),
             shift(optimal),
-            shift(physical),
+            shift(minimum),
         ],
     );
     put(16, &(config.max_io / 512).to_ne_bytes());
@@ -99,10 +113,12 @@ mod tests {
             depth: 128,
             max_io: 256 << 10,
             mode: Mode::UserCopy,
+            owner: Owner::Machine,
             limits: Limits {
                 size: 1 << 30,
                 logical_block: 512,
                 physical_block: 4096,
+                minimum_io: 1 << 18,
                 optimal_io: 1 << 20,
                 read_only: true,
                 discard: true,
@@ -117,7 +133,7 @@ mod tests {
             u32_at(8),
             uapi::ATTR_READ_ONLY | uapi::ATTR_VOLATILE_CACHE | uapi::ATTR_FUA
         );
-        assert_eq!(&b[12..16], &[9, 12, 20, 12]);
+        assert_eq!(&b[12..16], &[9, 12, 20, 18]);
         assert_eq!(u32_at(16), 512);
         assert_eq!(
             u64::from_ne_bytes(b[24..32].try_into().expect("8 bytes")),
@@ -128,8 +144,8 @@ mod tests {
         let mut three = config.clone();
         three.limits.optimal_io = 3 * 65536;
         assert_eq!(encode(&three)[14], 16, "64 KiB");
-        three.limits.optimal_io = 0;
-        assert_eq!(encode(&three)[14], 12);
+        (three.limits.minimum_io, three.limits.optimal_io) = (0, 0);
+        assert_eq!(&encode(&three)[14..16], &[12, 12]);
     }
 
     #[test]

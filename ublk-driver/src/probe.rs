@@ -1,6 +1,6 @@
 //! What the running kernel can do for us.
 
-use crate::{Control, Features, Mode, UblkError};
+use crate::{Control, Features, Mode, Owner, UblkError};
 
 /// The answer to "can volumes be block devices here, and how".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,9 @@ fn sentence(error: &UblkError) -> String {
 /// Features without which no mode works.
 const BASE: Features = Features::CMD_IOCTL_ENCODE.union(Features::USER_RECOVERY_REISSUE);
 
+/// Features of a device of an ordinary user.
+const OF_USER: Features = Features::CMD_IOCTL_ENCODE.union(Features::UNPRIVILEGED_DEV);
+
 impl Mode {
     /// Best first.
     pub const ALL: [Self; 3] = [Self::ZeroCopy, Self::UserCopy, Self::Mapped];
@@ -58,6 +61,20 @@ impl Mode {
             Self::Mapped => Features::empty(),
         })
     }
+}
+
+/// What a device of this owner needs. A user's works in mapped mode whatever is asked for.
+pub(crate) fn needs(mode: Mode, owner: Owner) -> Features {
+    match owner {
+        Owner::Machine => mode.needs(),
+        Owner::User => OF_USER,
+    }
+}
+
+/// Why an ordinary user cannot have devices of his own with these features, or `None` where he can.
+pub fn user_lacks(features: Features) -> Option<String> {
+    let missing = OF_USER - features;
+    (!missing.is_empty()).then(|| format!("this kernel's ublk lacks {missing:?}"))
 }
 
 /// Why this mode cannot be had with these features, or `None` where it can.

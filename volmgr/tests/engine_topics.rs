@@ -573,3 +573,34 @@ fn what_a_volume_grew_by_is_recovered_and_no_change_to_a_feed() {
         .reconfigure(layout(2, &[FeedMode::Async]), &mut lane.out);
     assert_eq!(small, Err(EngineError::Change));
 }
+
+/// A sink that becomes the source with everything to be copied: its map is made before any layout has the
+/// feed as one that is tracked here.
+#[test]
+fn a_feed_that_is_not_tracked_yet_can_be_all_dirty() {
+    let mut lane = Lane::new(layout(1, &[]));
+    let feed = FeedId(8);
+    lane.engine.set_all_dirty(feed, &mut lane.out);
+    let barrier = lane.engine.maps_barrier();
+    assert!(!lane.engine.maps_written(barrier));
+    assert!(lane.logged() > 0, "it is on the disks before it counts");
+    assert!(lane.engine.maps_written(barrier));
+    let with = layout(1, &[FeedMode::Async]);
+    lane.engine.reconfigure(with, &mut lane.out).unwrap();
+    assert_eq!(lane.engine.dirty_bytes(feed), SIZE);
+}
+
+/// What a peer remembers of a log is that it has come so far: durably, and more each time.
+#[test]
+fn the_log_comes_further_when_it_is_told_to_and_says_so_only_then() {
+    let mut lane = Lane::new(layout(1, &[]));
+    assert_eq!(lane.engine.log_stamp(), 0);
+    for far in 1..4 {
+        let barrier = lane.engine.touch_log(&mut lane.out);
+        assert!(!lane.engine.maps_written(barrier));
+        assert_eq!(lane.engine.log_stamp(), far - 1, "not durable yet");
+        assert_eq!(lane.logged(), 1);
+        assert!(lane.engine.maps_written(barrier));
+        assert_eq!(lane.engine.log_stamp(), far);
+    }
+}

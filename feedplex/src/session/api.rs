@@ -30,6 +30,8 @@ pub struct SessionConfig {
     pub name: String,
     /// Its key's fingerprint.
     pub fingerprint: String,
+    /// This run of its daemon.
+    pub run: Uuid,
     /// Random names.
     pub fresh: FreshIds,
     /// Number of data streams to offer, the live stream included; at least 1.
@@ -246,7 +248,7 @@ pub enum Event {
     /// Source: send these again.
     Repair(Vec<WireRange>),
     /// What is no business of the state machine, for the peer: `HashRequest`, `HashReply`,
-    /// `RepairRequest`, `FetchRequest`, `State`.
+    /// `RepairRequest`, `FetchRequest`, `State`, `Stamp`.
     Relay(Message),
     /// The daemon stops.
     Stop,

@@ -10,7 +10,7 @@ use blockio::mutant;
 
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Decision {
+pub struct Decision {
     /// This side's role and epoch.
     pub claim: RoleClaim,
     /// What has to flow.
@@ -51,6 +51,8 @@ fn source_view(facts: &Handshake) -> SourceView {
             _ => SourcePoint::None,
         },
         epochs: facts.epochs.clone(),
+        stamp: facts.stamp,
+        seen: facts.seen,
         lineage: lineage(facts),
     }
 }
@@ -69,13 +71,15 @@ fn sink_view(facts: &Handshake) -> SinkView {
             _ => None,
         },
         epochs: facts.epochs.clone(),
+        stamp: facts.stamp,
+        seen: facts.seen,
         lineage: lineage(facts),
     }
 }
 
-/// Roles and verdict. `rights`: what the peer may do here, `None` where this node's admin drives
+/// Roles and verdict, or why there is none. `rights`: what the peer may do here, `None` where this node's admin drives
 /// (the initiator).
-pub(super) fn decide(
+pub fn decide(
     ours: &Handshake,
     theirs: &Handshake,
     rights: Rights,

@@ -52,7 +52,7 @@ pub(super) enum Phase {
 }
 
 /// The role's own part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Part {
     Undecided,
     Source(Box<Source>),
@@ -60,7 +60,7 @@ pub(super) enum Part {
 }
 
 /// What both roles need.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Core {
     pub config: SessionConfig,
     pub initiator: bool,
@@ -79,7 +79,7 @@ pub(super) struct Core {
 }
 
 /// One control connection of one feed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     core: Core,
     part: Part,
@@ -244,6 +244,11 @@ impl Session {
             let text = format!("peer speaks versions {min} to {max}, not {PROTOCOL_VERSION}");
             return self.refuse(RefusalCode::Version, text);
         }
+        if hello.node == self.core.config.node {
+            let text = "the peer has this node's own UUID: one's state directory is a copy of the other's \
+                        (start that node with an empty one, then peeradd)";
+            return self.refuse(RefusalCode::Twin, text.into());
+        }
         self.core.phase = Phase::Handshake;
         match &self.core.local {
             Some(local) => {
@@ -365,6 +370,7 @@ impl Core {
             node: self.config.node,
             name: self.config.name.clone(),
             fingerprint: self.config.fingerprint.clone(),
+            run: self.config.run,
         })
     }
 
@@ -453,5 +459,6 @@ fn is_relayed(message: &Message) -> bool {
             | Message::RepairRequest(_)
             | Message::FetchRequest(_)
             | Message::State(_)
+            | Message::Stamp(_)
     )
 }

@@ -51,6 +51,7 @@ pub use api::{
     Action, CloseReason, CommitId, Event, FreshIds, LocalFeed, MapChange, RecordChange, Rights,
     SessionConfig, SinkContent,
 };
+pub use decide::{Decision, decide};
 pub use machine::{DEAD_AFTER_MS, KEEPALIVE_EVERY_MS, RESUME_AFTER_MS, Session};
 pub use state::FeedState;
 

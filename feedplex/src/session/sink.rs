@@ -40,7 +40,7 @@ enum Purpose {
     Point,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sink {
     role_epoch: u64,
     flow: FlowKind,

@@ -58,7 +58,7 @@ struct Ending {
     sent: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Source {
     role_epoch: u64,
     flow: FlowKind,

@@ -16,6 +16,7 @@ fn config() -> SessionConfig {
         node: id(1),
         name: "here".into(),
         fingerprint: String::new(),
+        run: id(11),
         fresh: FreshIds {
             epoch: id(50),
             session: id(51),
@@ -42,6 +43,7 @@ fn facts(role: Role) -> Handshake {
         swap: false,
         online: false,
         sync_mode: false,
+        block: false,
         intent: Intent::Attached,
         known: true,
         fresh: false,
@@ -51,6 +53,8 @@ fn facts(role: Role) -> Handshake {
         discard_peer: false,
         discard_local: false,
         epochs: vec![id(40)],
+        stamp: 0,
+        seen: 0,
         generation: id(4),
         history: Vec::new(),
     }
@@ -76,6 +80,7 @@ fn hello() -> Message {
         node: id(9),
         name: "there".into(),
         fingerprint: String::new(),
+        run: id(10),
     })
 }
 
@@ -459,4 +464,19 @@ proptest! {
         prop_assert_eq!(running.state(), FeedState::Resync);
         run(running, false, events);
     }
+}
+
+#[test]
+fn a_peer_with_this_nodes_own_identity_is_refused_in_words() {
+    let mut session = Session::acceptor(config(), 0);
+    let Message::Hello(mut theirs) = hello() else {
+        unreachable!("hello is a hello")
+    };
+    theirs.node = config().node;
+    let actions = session.handle(Event::Message(Message::Hello(theirs)), 0);
+    assert!(actions.contains(&Action::Close(CloseReason::Refused(RefusalCode::Twin))));
+    let told = sent(&actions);
+    assert!(
+        matches!(told[..], [Message::Refused(refused)] if refused.text.contains("state directory"))
+    );
 }

@@ -1,6 +1,7 @@
 //! One rate for all the bulk streams of a feed.
 
 use super::lock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct RateLimiter {
     state: Mutex<Bucket>,
     changed: Condvar,
+    spent: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ impl RateLimiter {
                 filled: Instant::now(),
             }),
             changed: Condvar::new(),
+            spent: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +60,11 @@ impl RateLimiter {
         lock(&self.state).rate
     }
 
+    /// Bytes that were let through so far.
+    pub fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
+    }
+
     /// Waits until this many bytes may be sent. Returns `false` at once when `stopped` says so.
     pub(super) fn acquire(&self, bytes: u64, stopped: impl Fn() -> bool) -> bool {
         let mut bucket = lock(&self.state);
@@ -65,11 +73,13 @@ impl RateLimiter {
                 return false;
             }
             if bucket.rate == 0 {
+                self.spent.fetch_add(bytes, Ordering::Relaxed);
                 return true;
             }
             bucket.fill(Instant::now());
             if bucket.level >= 0.0 {
                 bucket.level -= bytes as f64;
+                self.spent.fetch_add(bytes, Ordering::Relaxed);
                 return true;
             }
             let wait = Duration::try_from_secs_f64(-bucket.level / bucket.rate as f64)
@@ -103,6 +113,7 @@ mod tests {
         for _ in 0..30 {
             assert!(limiter.acquire(100_000, || false));
         }
+        assert_eq!(limiter.spent(), 3_000_000);
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(220), "{took:?}");
         assert!(took < Duration::from_millis(1500), "{took:?}");

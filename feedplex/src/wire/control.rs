@@ -9,9 +9,9 @@
 
 use super::codec::{self, BODY_MAX, CodecError, wire_enum, wire_struct};
 use super::preamble::Token;
+pub use super::refusal::RefusalCode;
 use crate::generation::Intent;
 use crate::generation::Role;
-use std::fmt;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -23,74 +23,6 @@ pub const CONTROL_HEADER_LEN: usize = 12;
 
 /// Most map bytes in one [`Bitmap`], so that it stays well below the limit of a body.
 pub const BITMAP_CHUNK_MAX: usize = 256 << 10;
-
-wire_enum! {
-    /// Why a side refuses or gives up; the number is the format, the text beside it is for people.
-    pub enum RefusalCode {
-        /// No protocol version in common.
-        Version = 1,
-        /// The volume is not there and may not or cannot be created.
-        NoVolume = 2,
-        /// The access list does not allow it.
-        Access = 3,
-        /// The sink is smaller than the source.
-        SinkTooSmall = 4,
-        /// The target has content of its own.
-        ForeignData = 5,
-        /// The source knows nothing of the feed that the sink has.
-        UnknownAtSource = 6,
-        /// One side is older than what the other has seen of it.
-        RolledBack = 7,
-        /// Both sides changed since they were last equal.
-        Diverged = 8,
-        /// Only the sink changed since they were last equal.
-        SinkAhead = 9,
-        /// The side that would become the source has no consistent content.
-        SourceNotConsistent = 10,
-        /// Both want the same role.
-        RoleConflict = 11,
-        /// The feed is paused by the admin.
-        Paused = 12,
-        /// A message that does not belong here.
-        Protocol = 13,
-        /// The volume is in use.
-        Busy = 14,
-        /// A commit or I/O failed here.
-        Local = 15,
-        /// The two sides judged the same facts differently.
-        Disagree = 16,
-        /// Shutting down.
-        Shutdown = 17,
-        /// Not possible in the present state.
-        WrongState = 18,
-    }
-}
-
-impl fmt::Display for RefusalCode {
-    /// For the admin: why, and what to do where one thing helps.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Version => "no protocol version in common",
-            Self::NoVolume => "no such volume at the peer",
-            Self::Access => "the access list does not allow it",
-            Self::SinkTooSmall => "the target is smaller than the source",
-            Self::ForeignData => "the target has content of its own",
-            Self::UnknownAtSource => "the source has no record of this feed any more",
-            Self::RolledBack => "one side is older than what the other has seen of it",
-            Self::Diverged => "both sides changed since they were last equal",
-            Self::SinkAhead => "the target changed since they were last equal",
-            Self::SourceNotConsistent => "the side to copy from is a half-done copy itself",
-            Self::RoleConflict => "both sides want the same role",
-            Self::Paused => "paused by the admin",
-            Self::Protocol => "the peer broke the protocol",
-            Self::Busy => "the volume is in use",
-            Self::Local => "a commit or I/O failed",
-            Self::Disagree => "the two sides judge the same facts differently",
-            Self::Shutdown => "shutting down",
-            Self::WrongState => "not possible in the present state",
-        })
-    }
-}
 
 wire_enum! {
     /// What has to flow, as the source judged.
@@ -123,6 +55,8 @@ wire_struct! {
         pub name: String,
         /// The fingerprint it claims; TLS proves it, plaintext does not.
         pub fingerprint: String,
+        /// This run of its daemon: a name made anew at each start.
+        pub run: Uuid,
     }
 }
 
@@ -154,6 +88,8 @@ wire_struct! {
         pub online: bool,
         /// Acknowledge writes only when durable at the sink.
         pub sync_mode: bool,
+        /// With `sync_mode`: writes wait for a peer that is away.
+        pub block: bool,
         /// What the sender's admin wants.
         pub intent: Intent,
         /// The sender has a durable record of this feed.
@@ -172,6 +108,11 @@ wire_struct! {
         pub discard_local: bool,
         /// Session epochs, newest first.
         pub epochs: Vec<Uuid>,
+        /// How far the sender's log had come when it was last certain that nothing has been lost of it
+        /// ([`Stamp`]); since then only the sender knows.
+        pub stamp: u64,
+        /// How far the sender has seen the receiver's log come.
+        pub seen: u64,
         /// The state of the sender's data.
         pub generation: Uuid,
         /// The states before, newest first.
@@ -368,6 +309,15 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// The sender's log has durably come so far: it grows with everything that flows, at least every
+    /// second, and does not shrink. A log that is found to be shorter is an older one.
+    pub struct Stamp {
+        /// So far.
+        pub stamp: u64,
+    }
+}
+
+wire_struct! {
     /// A number to be sent back.
     pub struct Nonce {
         /// The number.
@@ -419,9 +369,9 @@ macro_rules! messages {
 
 messages! {
     /// Who calls.
-    Hello(Hello) = 1 v 1,
+    Hello(Hello) = 1 v 2,
     /// What it knows about the feed.
-    Handshake(Handshake) = 2 v 2,
+    Handshake(Handshake) = 2 v 3,
     /// What will flow.
     Verdict(Verdict) = 3 v 1,
     /// No, for good.
@@ -472,6 +422,8 @@ messages! {
     Bye(Empty) = 27 v 1,
     /// Online restore: send these first.
     FetchRequest(FetchRequest) = 28 v 1,
+    /// How far the sender's log has come.
+    Stamp(Stamp) = 29 v 1,
 }
 
 /// Why bytes are not a control message.

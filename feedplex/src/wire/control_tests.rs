@@ -22,6 +22,7 @@ fn hello() -> Message {
         node: id(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
         name: "alpha".into(),
         fingerprint: "sha256:00ff".into(),
+        run: id(0x11),
     })
 }
 
@@ -39,6 +40,7 @@ fn handshake() -> Message {
         swap: false,
         online: true,
         sync_mode: true,
+        block: true,
         intent: Intent::Detaching {
             point: id(4),
             name: "monday".into(),
@@ -51,6 +53,8 @@ fn handshake() -> Message {
         discard_peer: false,
         discard_local: false,
         epochs: vec![id(5), id(6)],
+        stamp: 9,
+        seen: 0x0102_0304,
         generation: id(7),
         history: vec![id(8)],
     })
@@ -62,11 +66,11 @@ fn golden_hello_and_handshake() {
     let handshake_bytes = handshake().encode().expect("encodes");
     assert_eq!(
         hex::encode(hello_bytes),
-        include_str!("../../golden/hello-v1.hex").trim()
+        include_str!("../../golden/hello-v2.hex").trim()
     );
     assert_eq!(
         hex::encode(handshake_bytes),
-        include_str!("../../golden/handshake-v2.hex").trim()
+        include_str!("../../golden/handshake-v3.hex").trim()
     );
 }
 
@@ -91,6 +95,7 @@ fn every_message_survives() {
             count: 3,
         }),
         Message::Ready(Empty {}),
+        Message::Stamp(Stamp { stamp: 77 }),
         Message::Ack(Ack {
             stream: 1,
             applied: 9,
@@ -160,7 +165,7 @@ fn every_message_survives() {
         let decoded = decode(&bytes).unwrap_or_else(|e| panic!("{}: {e}", message.name()));
         assert_eq!(decoded, message);
     }
-    assert_eq!(kinds.len(), 27, "a message is missing from this test");
+    assert_eq!(kinds.len(), 28, "a message is missing from this test");
 }
 
 #[test]

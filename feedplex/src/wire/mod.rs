@@ -9,6 +9,7 @@ pub mod codec;
 pub mod control;
 pub mod frame;
 pub mod preamble;
+mod refusal;
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,7 @@ impl Disk {
                 size,
                 logical_block: block,
                 physical_block: 4096.max(block),
+                minimum_io: 0,
                 optimal_io: 0,
                 read_only: false,
                 discard: true,

@@ -130,6 +130,7 @@ mod tests {
             size: 64 << 20,
             logical_block: 4096,
             physical_block: 4096,
+            minimum_io: 0,
             optimal_io: 0,
             read_only: false,
             discard: true,

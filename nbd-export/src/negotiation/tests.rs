@@ -20,6 +20,7 @@ impl Exports for One {
                 size: 1 << 30,
                 logical_block: 512,
                 physical_block: 4096,
+                minimum_io: 0,
                 optimal_io: 0,
                 read_only: false,
                 discard: true,

@@ -160,6 +160,7 @@ impl World {
             node: Uuid::from_u128(n as u128 + 1),
             name: self.nodes[n].name.clone(),
             fingerprint: String::new(),
+            run: Uuid::nil(),
             fresh: FreshIds {
                 epoch: self.uuid(),
                 session: self.uuid(),

@@ -65,12 +65,14 @@ run)
 
     step "an upgrade under load"
     touch /tmp/go
-    (while [ -e /tmp/go ]; do
+    (exec 9<>/dev/volmgr/vg0/raw # in use between fio's rounds, too
+    while [ -e /tmp/go ]; do
         fio --name=v --filename=/dev/volmgr/vg0/raw --rw=randwrite --bs=16k --size=24m --io_size=2m --ioengine=libaio --iodepth=8 --direct=1 \
             --verify=crc32c --verify_fatal=1 --randrepeat=0 --output-format=terse >/tmp/fio.out 2>/tmp/fio.err || exit 1
         echo round >>/tmp/rounds
+        sleep 0.5
     done) & load=$!
-    (i=0; while [ -e /tmp/go ]; do i=$((i + 1)); head -c 300000 /usr/bin/volmgr >/srv/web/$((i % 30)) && sync -f /srv/web || exit 1; done) & writer=$!
+    (i=0; while [ -e /tmp/go ]; do i=$((i + 1)); head -c 300000 /usr/bin/volmgr >/srv/web/$((i % 30)) && sync -f /srv/web || exit 1; sleep 0.3; done) & writer=$!
     before=$(systemctl show -P MainPID volmgrd)
     node=$(volmgr nodeshow --noheadings -o node_fingerprint)
     sleep 2

@@ -47,10 +47,12 @@ zero-copy) says /dev/volmgr/ram/two queue/stable_writes 1 ;;
 esac
 v a lvcreate -n striped -L 16m -i 2 -I 64k ram
 says /dev/volmgr/ram/striped queue/optimal_io_size 131072
-at_least /dev/volmgr/ram/striped queue/minimum_io_size 4096
+says /dev/volmgr/ram/striped queue/minimum_io_size 65536
+[ "$(blockdev --getiomin --getioopt /dev/volmgr/ram/striped | tr '\n' ' ')" = "65536 131072 " ] || die "blockdev: io_min, io_opt"
+at_least $one queue/minimum_io_size 512
 # A width that is no power of two, which is all that the driver takes: a size that it is a multiple of.
 v a lvcreate -n three -L 12m -i 3 -I 64k ram
-says /dev/volmgr/ram/three queue/optimal_io_size 65536
+says /dev/volmgr/ram/three queue/minimum_io_size 65536 queue/optimal_io_size 65536
 v a lvremove -y ram/three
 
 step "disks that spin; sectors of 4096 bytes"

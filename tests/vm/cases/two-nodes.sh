@@ -37,7 +37,11 @@ busy() { # until told: files come, change and go, with and without fsync
 step "backup, while it is written"
 busy & writer=$!
 v a feedattach vg0/web b --create
-v a feedwait vg0/web b --timeout 400
+# How it gets on, for whoever has to find out why it did not.
+progress() { while sleep 20; do echo "$(cut -d. -f1 /proc/uptime) s: $(value a feeds vg0/web -o feed_state,feed_dirty,payload_kernel_bytes,payload_copied_bytes)"; done; }
+progress & watcher=$!
+v a feedwait vg0/web b --timeout 400 || { v a feeds -o all; v b feeds -o all; die "no full sync"; }
+kill $watcher
 [ "$(value a feeds vg0/web -o feed_state)" = live ] || die "$(v a feeds)"
 sleep 2
 kill -0 $writer 2>/dev/null || die "the writer has ended by itself"

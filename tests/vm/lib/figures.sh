@@ -19,11 +19,11 @@ of_processes() { # pids...: 1/100 s of processor time that they have used
 }
 milliseconds() { awk '{printf "%d", $1 * 1000}' /proc/uptime; }
 
-# measure ROUND PATTERN RW BS DEPTH NAME: what passes the device in a window in which the program is at full speed.
+# measure ROUND PATTERN RW BS DEPTH NAME [JOBS]: what passes the device in a window in which the program is at full speed.
 measure() {
     local device=${device_of[$6]} servers=${servers_of[$6]} s0 b0 p0 t0 s1 b1 p1 t1 fio before
     before=$(sectors "$device")
-    fio --name=x --filename="$device" --rw="$3" --bs="$4" --iodepth="$5" --size=$((size - 8))m --ioengine=libaio --direct=1 \
+    fio --name=x --filename="$device" --rw="$3" --bs="$4" --iodepth="$5" --numjobs="${7:-1}" --size=$((size - 8))m --ioengine=libaio --direct=1 \
         --time_based --runtime=300 --output=/dev/null </dev/null >/dev/null 2>&1 & fio=$!
     # It reads a little before it begins; then it takes a moment to get going.
     for _ in $(seq 600); do [ $(($(sectors "$device") - before)) -gt 2000 ] && break; kill -0 $fio || die "fio on $6"; sleep 0.05; done

@@ -95,11 +95,37 @@ pub enum Command {
         paths: Vec<String>,
         size: Option<u64>,
     },
+    /// `pvchange --spare`.
+    Pvspare {
+        paths: Vec<String>,
+        spare: bool,
+    },
     Vgcreate {
         vg: String,
         pvs: Vec<String>,
         extent_size: Option<u64>,
         force: bool,
+        #[serde(default)]
+        tags: Vec<String>,
+    },
+    /// Disks of `from`, with the volumes on them, become those of `to`: `pvs`, or those of a volume.
+    Vgsplit {
+        from: String,
+        to: String,
+        pvs: Vec<String>,
+        /// A volume of `from`.
+        lv: Option<String>,
+    },
+    /// All that is in `from` becomes part of `into`.
+    Vgmerge {
+        into: String,
+        from: String,
+    },
+    /// `pvchange --addtag`, `--deltag`.
+    Pvtags {
+        paths: Vec<String>,
+        add: Vec<String>,
+        del: Vec<String>,
     },
     Vgextend {
         vg: String,
@@ -118,6 +144,9 @@ pub enum Command {
     Vgrename {
         vg: String,
         new: String,
+    },
+    VgacceptOlder {
+        vg: String,
     },
     Vgchange {
         vg: Option<String>,
@@ -258,10 +287,24 @@ pub enum Command {
         discard_local: bool,
         while_open: bool,
     },
+    Feedset {
+        lv: LvName,
+        peer: String,
+        /// Bytes per second, 0 for no limit.
+        rate: Option<u64>,
+        /// Yield to applications.
+        adaptive: Option<bool>,
+        /// Seconds, 0 for never.
+        verify_every: Option<u64>,
+        /// Bytes per second, 0 for no limit.
+        verify_rate: Option<u64>,
+    },
     Feedverify {
         lv: LvName,
         peer: String,
         repair: bool,
+        /// Bytes per second.
+        rate: Option<u64>,
     },
     Peeradd {
         name: String,

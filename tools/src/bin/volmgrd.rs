@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use tools::daemon::{Options, run};
+use tools::daemon::{Options, print_ublk_owner, run};
 
 /// The command line is wrong.
 const WRONG_USE: u8 = 3;
@@ -16,7 +16,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { WRONG_USE } else { 0 });
         }
     };
-    match run(options) {
+    let done = match &options.ublk_owner {
+        Some(name) => print_ublk_owner(name),
+        None => run(options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever went wrong: the admin reads it in the journal.

@@ -1,4 +1,4 @@
-//! `@TAG` in place of a name: all volumes or groups that have the tag, as LVM does it.
+//! `@TAG` in place of a name: all volumes, groups or disks that have the tag, as LVM does it.
 //!
 //! Tags are looked up before the command line is parsed: to the verb it is as if the names had been
 //! typed.
@@ -18,6 +18,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// What `@TAG` stands for at a place of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tagged {
+    /// Disks that have it.
+    Disks,
     /// Groups that have the tag.
     Groups,
     /// Volumes that have it, and those of groups that have it.
@@ -55,6 +57,7 @@ fn expand_with(args: Vec<OsString>, known: &mut Known<'_>) -> Result<Vec<OsStrin
                 let names = known(kind, tag)?;
                 if names.is_empty() {
                     let (what, hint) = match kind {
+                        Tagged::Disks => ("no disk has this tag", "see `volmgr pvs -o +pv_tags`"),
                         Tagged::Groups => ("no group has this tag", "see `volmgr vgs -o +vg_tags`"),
                         Tagged::Volumes => {
                             ("no volume has this tag", "see `volmgr lvs -o +lv_tags`")
@@ -79,6 +82,7 @@ fn expand_with(args: Vec<OsString>, known: &mut Known<'_>) -> Result<Vec<OsStrin
 fn kind_of(argument: &Arg) -> Option<Tagged> {
     let kind = argument.get_value_names().and_then(|names| names.first());
     match kind?.as_str() {
+        "PV" | "TO_PV" => Some(Tagged::Disks),
         "VG" => Some(Tagged::Groups),
         "VG/LV" | "VG|VG/LV" => Some(Tagged::Volumes),
         _ => None,
@@ -91,6 +95,11 @@ fn known(socket: &Path, kind: Tagged, tag: &str) -> Result<Vec<String>, Failure>
         _ => String::new(),
     };
     let has = |tags: &str| tags.split(',').any(|its| its == tag);
+    if kind == Tagged::Disks {
+        let disks = table_of(socket, ReportKind::Pv, &["pv_name", "pv_tags"], LIMIT)?;
+        let disks = disks.iter().filter(|row| has(&text(row.get(1))));
+        return Ok(disks.map(|row| text(row.first())).collect());
+    }
     let groups = table_of(socket, ReportKind::Vg, &["vg_name", "vg_tags"], LIMIT)?;
     let groups = groups.iter().filter(|row| has(&text(row.get(1))));
     let groups: Vec<String> = groups.map(|row| text(row.first())).collect();
@@ -117,6 +126,7 @@ mod tests {
         let mut known = |kind, tag: &str| {
             let names: &[&str] = match (kind, tag) {
                 (_, "none") => &[],
+                (Tagged::Disks, _) => &["/dev/x", "/dev/y"],
                 (Tagged::Groups, _) => &["vg0", "vg1"],
                 (Tagged::Volumes, _) => &["vg0/web", "vg1/db"],
             };
@@ -137,6 +147,11 @@ mod tests {
                 "volmgr lvremove -y vg0/a @prod",
                 "volmgr lvremove -y vg0/a vg0/web vg1/db",
             ),
+            (
+                "volmgr lvcreate -n a -L 1 vg0 @fast",
+                "volmgr lvcreate -n a -L 1 vg0 /dev/x /dev/y",
+            ),
+            ("volmgr pvs @fast", "volmgr pvs /dev/x /dev/y"),
             // Here they are no names.
             (
                 "volmgr lvchange --addtag @prod vg0/a",

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 use volmgr::engine::{DiskId, PlexId, VolumeLayout};
-use volmgr::model::{PlexState, Role, Volume};
+use volmgr::model::{Feed, PlexState, Role, Volume};
 use volmgr::plan;
 
 /// The data path of a volume.
@@ -257,12 +257,26 @@ fn prepare(
             .map_err(|error| fail(name, what, error, "bring the missing disks back"))?;
         let healed =
             logs::heal(&view, volume, &disks).map_err(|error| fail(name, what, error, ""))?;
-        if healed.is_empty() {
+        // Before anything is written: how far the log had come when this volume's feeds last flowed.
+        let flowed = |feed: &Feed| feed.rest_stamp.is_none() && !feed.epochs.is_empty();
+        let rest = match volume.feeds.iter().any(flowed) {
+            true => Some(
+                logs::stamp(&view.group, volume, &disks)
+                    .map_err(|error| fail(name, what, error, ""))?,
+            ),
+            false => None,
+        };
+        if healed.is_empty() && rest.is_none() {
             return Ok(view);
         }
         node.commit(&name.vg, |group| {
-            healed.iter().try_fold(group.clone(), |group, plex| {
+            let group = healed.iter().try_fold(group.clone(), |group, plex| {
                 plan::set_log_valid(&group, &name.lv, *plex, true)
+            })?;
+            plan::update_volume(&group, &name.lv, |volume| {
+                for feed in volume.feeds.iter_mut().filter(|feed| flowed(feed)) {
+                    feed.rest_stamp = rest;
+                }
             })
         })
         .map_err(|error| commit_failed(name, what, error))

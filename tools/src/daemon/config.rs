@@ -43,6 +43,9 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   devices = true                    # look at all block devices, too
   wait = 0                          # seconds that the start waits for disks that were there the last time
 
+  [spares]
+  after = 60                        # seconds without its disk after which a plex goes to a spare one
+
   [ublk]
   mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
   queues = 1                        # hardware queues of a device, 1 to 4
@@ -58,7 +61,7 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   args = [\"root\"]
   timeout = 30                      # seconds; then it is killed
 
-SIGHUP reads the file again: [scan], [[hook]] and the log filter change at once, the rest by a restart.
+SIGHUP reads the file again: [scan], [spares], [[hook]] and the log filter change at once, the rest by a restart.
 
 Example, two nodes of an ordinary user on one machine:
 
@@ -102,6 +105,9 @@ pub struct Options {
     /// Stay in the foreground (volmgrd always does; accepted for scripts)
     #[arg(long)]
     pub foreground: bool,
+    /// Only print user and group of the process that made this ublk device: for udev's rules
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub ublk_owner: Option<String>,
 }
 
 /// A place where NBD clients connect.
@@ -165,6 +171,7 @@ struct FileConfig {
     metrics: Option<SocketAddr>,
     feeds: FeedsConfig,
     scan: ScanConfig,
+    spares: SparesConfig,
     ublk: UblkConfig,
     log: LogConfig,
     hook: Vec<HookConfig>,
@@ -180,6 +187,20 @@ pub struct ScanConfig {
     pub devices: Option<bool>,
     /// Seconds that the start waits for disks that were there the last time.
     pub wait: u64,
+}
+
+/// `[spares]`: disks that take over for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SparesConfig {
+    /// Seconds for which a plex must have been without its disk before a spare one is used.
+    pub after: u64,
+}
+
+impl Default for SparesConfig {
+    fn default() -> Self {
+        Self { after: 60 }
+    }
 }
 
 /// `[log]`: how to log.
@@ -215,6 +236,8 @@ pub struct Config {
     pub feeds: FeedsConfig,
     /// Where to look for disks.
     pub scan: ScanConfig,
+    /// Spare disks.
+    pub spares: SparesConfig,
     /// Block devices.
     pub ublk: UblkConfig,
     /// How to log.
@@ -276,6 +299,7 @@ impl Config {
             metrics: options.metrics.or(file.metrics),
             feeds: file.feeds,
             scan: file.scan,
+            spares: file.spares,
             ublk: file.ublk,
             log: file.log,
             hooks,

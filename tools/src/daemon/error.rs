@@ -23,6 +23,14 @@ pub enum StartError {
         /// What is wrong with it.
         why: String,
     },
+    /// Whose a ublk device is cannot be said.
+    #[error("{name}: {why}")]
+    UblkOwner {
+        /// The device, as given.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// The state directory cannot be made or locked.
     #[error("state directory {path}: {source}", path = .path.display())]
     StateDir {

@@ -135,6 +135,31 @@ pub fn format(
     Ok(())
 }
 
+/// How far the volume's log has come, while nobody serves the volume: as the engine's
+/// [`log_stamp`](volmgr::engine::Engine::log_stamp).
+pub fn stamp(
+    group: &Group,
+    volume: &Volume,
+    disks: &BTreeMap<Uuid, FilePv>,
+) -> Result<u64, LogError> {
+    let geometry = geometry(group, volume);
+    let mut newest = 0;
+    for log in volume.log.iter().filter(|log| log.valid) {
+        let Some(copy) = Copy::of(group, disks, log) else {
+            continue;
+        };
+        let mut pair = vec![0; 2 * BLOCK as usize];
+        copy.disk
+            .read_at(copy.start + geometry.page_offset(DRL_SLOT, 0, 0), &mut pair)
+            .map_err(copy.failed())?;
+        let (a, b) = pair.split_at(BLOCK as usize);
+        if let PageState::Valid { sequence, .. } = geometry.decode_pair(DRL_SLOT, 0, a, b) {
+            newest = newest.max(sequence);
+        }
+    }
+    Ok(newest)
+}
+
 /// The geometry that the volume's log should have.
 pub fn geometry(group: &Group, volume: &Volume) -> Geometry {
     Geometry {

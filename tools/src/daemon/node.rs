@@ -3,7 +3,7 @@
 use super::active::{ActiveVolumes, VolumeLane};
 use super::disks::ScanRoots;
 use super::events::EventLog;
-use super::groups::{CommitError, GroupView, Groups, ScanOutcome};
+use super::groups::{CommitError, GroupView, Groups, MEMORY_FILE, Memory, ScanOutcome};
 use super::peers::Peers;
 use super::settings::{Current, Settings};
 use super::state::{NodeFile, StateDir};
@@ -79,7 +79,9 @@ impl Node {
         let devices = state.read(DEVICES_FILE)?.unwrap_or_default();
         let ublk = super::ublk::Records::load(&state)?;
         let events = EventLog::open(state.path());
-        let groups = Groups::new(state.path().join("archive"));
+        let remembered = state.read(MEMORY_FILE)?.unwrap_or_default();
+        let memory = Memory::new(state.path().join(MEMORY_FILE), remembered);
+        let groups = Groups::new(state.path().join("archive"), memory);
         let settings = Current::new(&config);
         Ok(Arc::new(Self {
             config,
@@ -113,6 +115,7 @@ impl Node {
             tokio::task::block_in_place(|| super::ublk::clear_leftovers(&node));
         });
         self.spawn(self.clone().watch_disks());
+        self.spawn(super::spares::watch(self.clone()));
         Ok(())
     }
 
@@ -281,6 +284,18 @@ impl Node {
                 continue;
             }
             let wanted = |volume: &&Volume| volume.active && !self.is_active(volume.uuid);
+            if !self.groups.may_start(&view) {
+                if view.group.volumes.iter().any(|volume| wanted(&volume)) {
+                    let away: Vec<_> = view.missing().iter().map(|pv| &*pv.path_hint).collect();
+                    let text = format!(
+                        "not activated by itself: this node has not used it before, and what the disk(s) last seen at {} have is not known; `volmgr vgchange -ay {}` does",
+                        away.join(", "),
+                        view.group.name
+                    );
+                    self.event("activation-held", &view.group.name, &text);
+                }
+                continue;
+            }
             for volume in view.group.volumes.iter().filter(wanted) {
                 if self.stopping() {
                     return;

@@ -1,6 +1,6 @@
 //! The part of the configuration that may change while the daemon runs, and its reload on SIGHUP.
 
-use super::config::ScanConfig;
+use super::config::{ScanConfig, SparesConfig};
 use super::hooks::Hook;
 use super::{Config, Node, Options, logging};
 use crate::paths::Paths;
@@ -11,6 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub struct Settings {
     /// Where to look for disks.
     pub scan: ScanConfig,
+    /// Spare disks.
+    pub spares: SparesConfig,
     /// Programs to be run on events.
     pub hooks: Vec<Hook>,
 }
@@ -19,6 +21,7 @@ impl Settings {
     fn of(config: &Config) -> Self {
         Self {
             scan: config.scan.clone(),
+            spares: config.spares,
             hooks: config.hooks.clone(),
         }
     }

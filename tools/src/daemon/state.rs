@@ -1,6 +1,6 @@
 //! The state directory: what the node knows that is not on its disks.
 //!
-//! `lock` (held while the daemon lives), `node.json`, `devices.json`, `peers.json`, `events.jsonl`,
+//! `lock` (held while the daemon lives), `node.json`, `devices.json`, `groups.json`, `peers.json`, `events.jsonl`,
 //! `archive/`. Every file is replaced as a whole: a crash leaves the old one or the new one.
 
 use super::StartError;

@@ -327,6 +327,13 @@ pub(super) enum LaneCommand {
         map: Box<RegionMap>,
         reply: Reply<()>,
     },
+    /// Answered when the log says that it has come further.
+    TouchLog {
+        reply: Reply<()>,
+    },
+    LogStamp {
+        reply: Reply<u64>,
+    },
     Dirty {
         feeds: Vec<FeedId>,
         plexes: Vec<PlexId>,

@@ -12,11 +12,11 @@ use volmgr::engine::VolumeLayout;
 impl Lane {
     pub fn take_commands(&mut self) {
         while let Ok(command) = self.inbox.commands.try_recv() {
-            self.last_busy = Instant::now();
+            self.last_busy = self.now;
             self.command(command);
         }
         while let Ok(outcome) = self.inbox.outcomes.try_recv() {
-            self.last_busy = Instant::now();
+            self.last_busy = self.now;
             match outcome {
                 Outcome::Io(io, result) => self.performed(io, result),
                 Outcome::Grant { id, results, done } => self.grant_ended(id, results, done),
@@ -121,6 +121,16 @@ impl Lane {
             LaneCommand::MergeFeedMap { feed, map, reply } => {
                 self.engine.merge_feed_map(feed, &map, &mut self.out);
                 self.when_durable(reply);
+            }
+            LaneCommand::TouchLog { reply } => {
+                let barrier = self.engine.touch_log(&mut self.out);
+                self.take_out();
+                self.durables
+                    .push((Instant::now(), Durable::Maps(barrier), reply));
+            }
+            LaneCommand::LogStamp { reply } => {
+                let stamp = self.engine.log_stamp();
+                self.answer(reply, Ok(stamp));
             }
             LaneCommand::Dirty {
                 feeds,

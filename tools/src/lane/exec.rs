@@ -59,7 +59,7 @@ impl Lane {
             flags: io.flags,
             payload: io.payload,
             step: Step::Plain,
-            since: Instant::now(),
+            since: self.now,
             span: self.disk_span(io.op, io.at.disk, io.at.range),
         };
         match self.first_step(&mut job) {
@@ -200,7 +200,7 @@ impl Lane {
             flags: Flags::FUA,
             payload: None,
             step: Step::Plain,
-            since: Instant::now(),
+            since: self.now,
             span: self.disk_span(DiskOp::Write, log.at.disk, log.at.range),
         };
         match self.log_step(&log) {
@@ -411,7 +411,7 @@ impl Lane {
         };
         // What a disk cannot do by itself is done in another way: no failure, and nothing done yet.
         if result.map_err(|error| error.kind()) != Err(IoErrorKind::Unsupported) {
-            let took = Some(job.since.elapsed());
+            let took = Some(self.now.saturating_duration_since(job.since));
             self.meters.disk(job.disk, job.op, job.range, result, took);
         }
         if let Err(error) = &result {

@@ -318,6 +318,18 @@ impl LaneHandle {
             .await
     }
 
+    /// How far the volume's log has durably come: see [`Self::touch_log`].
+    pub async fn log_stamp(&self) -> Result<u64, LaneError> {
+        self.ask(|reply| LaneCommand::LogStamp { reply }).await
+    }
+
+    /// Lets the log come one further, durably, and says how far it is now. An older copy of the disks has
+    /// come less far.
+    pub async fn touch_log(&self) -> Result<u64, LaneError> {
+        self.ask(|reply| LaneCommand::TouchLog { reply }).await?;
+        self.log_stamp().await
+    }
+
     /// Dirty bytes of feeds and plexes, in the order asked for.
     pub async fn dirty(
         &self,

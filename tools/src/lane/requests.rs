@@ -77,7 +77,7 @@ impl Lane {
             serial: self.serial,
             op,
             len: range.len(),
-            since: Instant::now(),
+            since: self.now,
             span,
         });
         Request {
@@ -103,7 +103,7 @@ impl Lane {
             Requester::Read { .. } | Requester::Quiesce { .. } => None,
         };
         if let (Some(meters), Some(kind)) = (meters, OpKind::of_request(pending.op)) {
-            let took = pending.since.elapsed();
+            let took = self.now.saturating_duration_since(pending.since);
             meters.op(kind).ended(pending.len, result.is_ok(), took);
         }
         if let Requester::Nbd { .. } | Requester::Ublk { .. } = pending.requester {

@@ -7,7 +7,7 @@ use super::{LaneError, LaneSpec};
 use blockio::Limits;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, RwLock};
-use volmgr::engine::{DiskRange, Piece, PlexLayout, VolumeLayout};
+use volmgr::engine::{DiskRange, Piece, VolumeLayout};
 
 /// Opens everything and starts the thread; returns when the lane runs.
 pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneError> {
@@ -48,21 +48,24 @@ pub(super) fn start(spec: LaneSpec, inbox: Inbox) -> Result<Arc<Shared>, LaneErr
 /// What the volume can do, from its layout and its disks.
 pub(super) fn limits(layout: &VolumeLayout, disks: &Disks) -> Limits {
     let largest = |unit: fn(&super::disk::Disk) -> u32| disks.iter().map(unit).max();
-    let stripe = |plex: &PlexLayout| {
-        let widths = plex.map.iter().map(|piece| match piece {
-            Piece::Concat(_) => 0,
-            Piece::Striped {
-                stripe_size,
-                columns,
-            } => stripe_size.saturating_mul(columns.len() as u64),
-        });
-        widths.max().unwrap_or(0)
-    };
-    let optimal = layout.plexes.iter().map(stripe).max().unwrap_or(0);
+    // A stripe on one disk, and one over all of them.
+    let pieces = layout.plexes.iter().flat_map(|plex| &plex.map);
+    let (mut minimum, mut optimal) = (0, 0);
+    for piece in pieces {
+        if let Piece::Striped {
+            stripe_size,
+            columns,
+        } = piece
+        {
+            minimum = minimum.max(*stripe_size);
+            optimal = optimal.max(stripe_size.saturating_mul(columns.len() as u64));
+        }
+    }
     Limits {
         size: layout.size,
         logical_block: largest(|disk| disk.logical_block).unwrap_or(512),
         physical_block: largest(|disk| disk.physical_block).unwrap_or(4096),
+        minimum_io: u32::try_from(minimum).unwrap_or(0),
         optimal_io: u32::try_from(optimal).unwrap_or(0),
         read_only: layout.fed,
         discard: true,

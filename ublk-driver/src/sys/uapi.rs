@@ -51,6 +51,7 @@ pub(crate) const CMD_SET_PARAMS: u32 = ioc(READ_WRITE, 0x08, CONTROL_LEN);
 pub(crate) const CMD_GET_DEV_INFO: u32 = ioc(READ, 0x02, CONTROL_LEN);
 pub(crate) const CMD_START_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x10, CONTROL_LEN);
 pub(crate) const CMD_END_USER_RECOVERY: u32 = ioc(READ_WRITE, 0x11, CONTROL_LEN);
+pub(crate) const CMD_GET_DEV_INFO2: u32 = ioc(READ, 0x12, CONTROL_LEN);
 pub(crate) const CMD_GET_FEATURES: u32 = ioc(READ, 0x13, CONTROL_LEN);
 pub(crate) const CMD_DEL_DEV_ASYNC: u32 = ioc(READ, 0x14, CONTROL_LEN);
 pub(crate) const CMD_UPDATE_SIZE: u32 = ioc(READ_WRITE, 0x15, CONTROL_LEN);
@@ -98,6 +99,9 @@ pub(crate) struct ControlCommand {
     pub addr: u64,
     pub len: u16,
     pub data: u64,
+    /// Bytes of the character device's path that stand before everything else at `addr`: whoever
+    /// commands a device of an ordinary user shows with it that he may.
+    pub path_len: u16,
 }
 
 impl ControlCommand {
@@ -109,6 +113,7 @@ impl ControlCommand {
         b[6..8].copy_from_slice(&self.len.to_ne_bytes());
         b[8..16].copy_from_slice(&self.addr.to_ne_bytes());
         b[16..24].copy_from_slice(&self.data.to_ne_bytes());
+        b[24..26].copy_from_slice(&self.path_len.to_ne_bytes());
         b
     }
 }
@@ -123,6 +128,9 @@ pub(crate) struct DeviceInfo {
     pub dev_id: u32,
     pub server_pid: i32,
     pub flags: u64,
+    /// Who made it.
+    pub owner_uid: u32,
+    pub owner_gid: u32,
 }
 
 impl DeviceInfo {
@@ -137,6 +145,8 @@ impl DeviceInfo {
         b[12..16].copy_from_slice(&self.dev_id.to_ne_bytes());
         b[16..20].copy_from_slice(&self.server_pid.to_ne_bytes());
         b[24..32].copy_from_slice(&self.flags.to_ne_bytes());
+        b[40..44].copy_from_slice(&self.owner_uid.to_ne_bytes());
+        b[44..48].copy_from_slice(&self.owner_gid.to_ne_bytes());
         b
     }
 
@@ -149,6 +159,8 @@ impl DeviceInfo {
             dev_id: u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
             server_pid: i32::from_ne_bytes([b[16], b[17], b[18], b[19]]),
             flags: u64::from_ne_bytes([b[24], b[25], b[26], b[27], b[28], b[29], b[30], b[31]]),
+            owner_uid: u32::from_ne_bytes([b[40], b[41], b[42], b[43]]),
+            owner_gid: u32::from_ne_bytes([b[44], b[45], b[46], b[47]]),
         }
     }
 }
@@ -164,6 +176,7 @@ mod tests {
     fn numbers_are_the_headers() {
         // Computed by a C program from linux/ublk_cmd.h.
         assert_eq!(CMD_ADD_DEV, 0xc020_7504);
+        assert_eq!(CMD_GET_DEV_INFO2, 0x8020_7512);
         assert_eq!(CMD_GET_FEATURES, 0x8020_7513);
         assert_eq!(CMD_TRY_STOP_DEV, 0xc020_7517);
         assert_eq!(IO_FETCH_REQ, 0xc010_7520);
@@ -180,6 +193,8 @@ mod tests {
             dev_id: 7,
             server_pid: 1234,
             flags: Features::USER_COPY.bits(),
+            owner_uid: 1000,
+            owner_gid: 100,
         };
         assert_eq!(DeviceInfo::decode(&info.encode()), info);
     }

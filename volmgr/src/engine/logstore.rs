@@ -41,7 +41,12 @@ pub(crate) struct LogStore {
     pub broken: bool,
     barriers: Vec<Barrier>,
     next_barrier: u64,
+    /// See [`LogStore::stamp`].
+    stamp: u64,
 }
+
+/// The page whose number is the log's stamp: every log has it, whatever the volume's size.
+const STAMP_PAGE: PageKey = (DRL_SLOT, 0);
 
 /// Pages that must be written once more for somebody; `true` where that write has begun.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ impl LogStore {
             broken: false,
             barriers: Vec::new(),
             next_barrier: 0,
+            stamp: 0,
         };
         let mut error = HeaderError::Short;
         let mut good = Vec::new();
@@ -98,6 +104,7 @@ impl LogStore {
                 store.load_page(&geometry, (slot, page), &good, &mut want);
             }
         }
+        store.stamp = store.sequence.get(&STAMP_PAGE).copied().unwrap_or(0);
         Ok(store)
     }
 
@@ -152,6 +159,7 @@ impl LogStore {
             broken: true,
             barriers: Vec::new(),
             next_barrier: 0,
+            stamp: 0,
         }
     }
 
@@ -206,6 +214,22 @@ impl LogStore {
         if !pages.is_empty() {
             self.barriers.push(Barrier { number, pages });
         }
+        number
+    }
+
+    /// How far the log has durably come: grows with each update of the dirty-region log's first page, and
+    /// never shrinks. So a log with a lower one than was told is an older copy.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// Writes that page once more; the number is for [`LogStore::is_written`].
+    pub fn touch(&mut self) -> u64 {
+        self.queue.insert(STAMP_PAGE);
+        let number = self.next_barrier;
+        self.next_barrier += 1;
+        let pages = HashMap::from([(STAMP_PAGE, false)]);
+        self.barriers.push(Barrier { number, pages });
         number
     }
 
@@ -312,6 +336,10 @@ impl LogStore {
         let good = flight.written > 0 && !self.broken;
         if good {
             self.written(key, |begun| begun);
+            if key == STAMP_PAGE {
+                // One update of a page at a time: the last number given out is the one that is written.
+                self.stamp = self.sequence.get(&key).copied().unwrap_or(0);
+            }
         }
         Some((flight, good))
     }

@@ -29,6 +29,7 @@ mod cycle;
 mod feed;
 mod flush;
 mod held;
+mod inspect;
 mod layout;
 mod logstore;
 mod mapping;

@@ -55,7 +55,9 @@ pub enum Conflict {
         seqnos: [u64; 2],
     },
     /// Two disks are the same PV: a copy made block by block, or one disk under two paths.
-    #[error("several disks carry the PV UUID {pv}")]
+    #[error(
+        "several disks carry the PV UUID {pv}: all but one are copies (take those away, or pvcreate --force makes them free)"
+    )]
     Duplicate {
         /// The UUID.
         pv: Uuid,

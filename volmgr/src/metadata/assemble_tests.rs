@@ -20,6 +20,8 @@ fn version(seqno: u64, commit: u128, pvs: &[(u64, Option<u64>)], ancestors: &[u1
         extent_count: 10,
         path_hint: String::new(),
         missing_since: *missing_since,
+        spare: false,
+        tags: Default::default(),
     });
     let mut ancestors: Vec<Uuid> = ancestors.iter().map(|c| Uuid::from_u128(*c)).collect();
     ancestors.push(Uuid::from_u128(commit));
@@ -31,6 +33,7 @@ fn version(seqno: u64, commit: u128, pvs: &[(u64, Option<u64>)], ancestors: &[u1
             seqno,
             commit: Uuid::from_u128(commit),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: pvs.collect(),
             volumes: Default::default(),

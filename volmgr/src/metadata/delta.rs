@@ -1,6 +1,6 @@
 //! What changed between two versions of a group.
 
-use crate::model::{Group, Pv, Volume};
+use crate::model::{Group, Handover, Pv, Volume};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
@@ -13,6 +13,9 @@ pub struct Delta {
     name: String,
     /// Exported?
     exported: bool,
+    /// Its handover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handover: Option<Handover>,
     /// Tags of the group.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     tags: BTreeSet<String>,
@@ -96,6 +99,7 @@ impl Delta {
         let delta = Self {
             name: new.name.clone(),
             exported: new.exported,
+            handover: new.handover.clone(),
             tags: new.tags.clone(),
             pvs_gone,
             pvs,
@@ -122,6 +126,7 @@ impl Delta {
         group.commit = commit;
         group.name.clone_from(&self.name);
         group.exported = self.exported;
+        group.handover.clone_from(&self.handover);
         group.tags.clone_from(&self.tags);
         apply(&mut group.pvs, &self.pvs_gone, &self.pvs);
         if !self.volumes_gone.is_empty() {
@@ -150,6 +155,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(2),
             exported: false,
+            handover: None,
             tags: BTreeSet::new(),
             pvs: pvs
                 .iter()
@@ -160,6 +166,8 @@ mod tests {
                     extent_count: 1,
                     path_hint: String::new(),
                     missing_since: None,
+                    spare: false,
+                    tags: Default::default(),
                 })
                 .collect(),
             volumes: Default::default(),

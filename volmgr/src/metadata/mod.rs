@@ -9,7 +9,7 @@
 //! * [`inspect`]: what is on a PV; never writes.
 //! * [`assemble`]: from what is on many PVs to groups: which version is right, who is missing.
 //! * [`Store`]: commits. Any crash leaves the old or the new version.
-//! * [`initialise_pv`], [`wipe_pv`], [`grow_pv`], [`mend_labels`]: the label's life.
+//! * [`initialise_pv`], [`wipe_pv`], [`grow_pv`], [`free_pv`], [`mend_labels`]: the label's life.
 //! * [`dump_text`], [`group_to_text`]: for people, on a dead machine.
 
 mod area;
@@ -32,7 +32,7 @@ pub use mem::{MemPv, PowerLoss};
 pub use record::{
     HEADER_BYTES, RECORD_ALIGN, RECORD_MAGIC, RECORD_VERSION, RecordError, RecordHeader, RecordKind,
 };
-pub use setup::{grow_pv, initialise_pv, mend_labels, wipe_pv};
+pub use setup::{free_pv, grow_pv, initialise_pv, mend_labels, wipe_pv};
 pub use store::{CommitError, CommitReport, PvFailure, Store};
 
 use std::io;

@@ -79,6 +79,14 @@ pub fn wipe_pv(io: &mut dyn PvIo) -> Result<(), MetadataError> {
     wipe(io).map_err(MetadataError::io("clear the label"))
 }
 
+/// The disk belongs to no group any more, whatever its label says: for one that its group does not list.
+pub fn free_pv(io: &mut dyn PvIo) -> Result<(), MetadataError> {
+    let scan = read_label(io)?;
+    let mut label = scan.chosen().ok_or(MetadataError::NoLabel)?.clone();
+    (label.group, label.extent_size) = (None, 0);
+    write_label(io, &label).map_err(MetadataError::io("write the label"))
+}
+
 /// The disk has grown: moves the back area and label to its new end. The caller then commits the
 /// group with the PV's new size, which fills the new back area.
 ///

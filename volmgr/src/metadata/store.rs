@@ -191,10 +191,10 @@ impl Store {
         if next.uuid != self.group.uuid || commit.is_nil() || commit == self.group.commit {
             return Err(CommitError::NotNext);
         }
+        let targets = self.targets(&next, pvs)?;
         next.seqno = self.seqno + 1;
         next.commit = commit;
         self.stamp_missing(&mut next);
-        let targets = self.targets(&next, pvs)?;
         let mut records = Records::new(&self.group, &next);
         let plan = self.plan(&targets, &mut records)?;
 
@@ -301,6 +301,11 @@ impl Store {
             return Err(CommitError::WrongDisk { pv });
         }
         let areas = read_areas(io, &label);
+        // A disk that was to join when the power went may have that commit, and nobody else: its number is
+        // taken.
+        let taken = areas.iter().filter_map(|a| a.newest(Some(self.group.uuid)));
+        let taken = taken.filter_map(|chain| chain.tip()).map(|tip| tip.seqno);
+        self.seqno = taken.fold(self.seqno, u64::max);
         let state = PvState::new(label, &areas, self.group.uuid);
         self.pvs.insert(pv, state);
         Ok(())

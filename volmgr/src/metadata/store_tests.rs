@@ -328,6 +328,27 @@ fn one_failing_disk_is_reported_and_found_outdated() {
     assert!(store.is_settled() && world.reopen().unwrap().is_settled());
 }
 
+/// A disk that was joining when the power went has a commit that nobody else has; the next one has another
+/// number.
+#[test]
+fn a_disk_joins_at_the_second_attempt() {
+    let mut world = World::new(2);
+    let pvs = vec![world.new_pv(2)];
+    let group = plan::create_group(uuid(100), "vg", EXTENT_MIN, pvs).unwrap();
+    let mut store = Store::create(group.clone());
+    world.commit_on(&mut store, group, &[2]).unwrap();
+    let joining = vec![world.new_pv(1)];
+    let next = plan::extend_group(store.group(), joining).unwrap();
+    for (pv, steps) in [(1, 2), (2, 0)] {
+        world.disks.get_mut(&uuid(pv)).unwrap().fail_after(steps);
+    }
+    world.commit(&mut store, next.clone()).unwrap_err();
+    (world.disks.values_mut()).for_each(|disk| disk.power_loss(PowerLoss::DropAll));
+    let mut store = world.reopen().unwrap();
+    assert_eq!(world.commit(&mut store, next).unwrap().seqno, 3);
+    assert!(world.reopen().unwrap().is_settled());
+}
+
 #[test]
 fn one_bad_area_is_enough_to_go_on() {
     let mut world = World::new(1);

@@ -113,7 +113,9 @@ pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
     };
     check.name(&next.name);
     check.tags(&next.tags);
+    check.handover();
     for pv in &next.pvs {
+        check.tags(&pv.tags);
         check.runs.insert(pv.uuid, Vec::new());
     }
     for (place, before) in &changes.put {
@@ -192,7 +194,9 @@ impl<'a> Check<'a> {
         self.unique("PV", group.pvs.iter().map(|p| p.uuid));
         self.unique("volume UUID", group.volumes.iter().map(|v| v.uuid));
         self.unique("volume", group.volumes.iter().map(|v| v.name.as_str()));
+        self.handover();
         for pv in &group.pvs {
+            self.tags(&pv.tags);
             let end = pv
                 .extent_count
                 .checked_mul(size)
@@ -201,6 +205,16 @@ impl<'a> Check<'a> {
             self.range(ok, &pv.uuid.to_string(), "extent count", pv.extent_count);
             self.runs.insert(pv.uuid, Vec::new());
         }
+    }
+
+    /// A disk is on its way, or it is in the group.
+    fn handover(&mut self) {
+        let Some(handover) = &self.group.handover else {
+            return;
+        };
+        self.name(&handover.name);
+        let listed = self.group.pvs.iter().chain(&handover.pvs);
+        self.unique("PV", listed.map(|p| p.uuid));
     }
 
     fn volume(&mut self, volume: &'a Volume) {

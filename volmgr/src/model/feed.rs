@@ -80,6 +80,24 @@ pub enum Restore {
     Giving,
 }
 
+/// When the two sides of a feed are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyPlan {
+    /// Seconds from one comparison to the next, 0 for never.
+    pub every: u64,
+    /// Upper bound in bytes of the volume per second, 0 for none.
+    pub rate: u64,
+    /// When the last one ended, in seconds since 1970-01-01 UTC, 0 for never.
+    pub last: u64,
+}
+
+impl VerifyPlan {
+    /// Has nothing been said and nothing been done?
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One feed of a volume. Both sides keep a record of it, under the same UUID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feed {
@@ -114,11 +132,29 @@ pub struct Feed {
     pub map_slot: u32,
     /// Upper bound of resync traffic in bytes per second, 0 for none.
     pub rate: u64,
+    /// Resync traffic goes on as fast as it can, whatever that does to applications.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full_speed: bool,
+    /// When the two sides are compared by themselves.
+    #[serde(default, skip_serializing_if = "VerifyPlan::is_default")]
+    pub verify: VerifyPlan,
     /// Session identities, newest first, at most two: tells a peer that was rolled back.
     pub epochs: Vec<Uuid>,
+    /// How far the other side's log has been seen to come: a log that is shorter is an older one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub peer_stamp: u64,
+    /// How far this side's log had come when the volume was first served again after the last session;
+    /// `None` while it is served as it was then. What is told to the other side: from there on a copy of
+    /// these disks may have gone another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_stamp: Option<u64>,
     /// An online restore, until the roles are exchanged again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Feed {

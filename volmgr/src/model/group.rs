@@ -1,6 +1,6 @@
 //! Volume groups and their disks.
 
-use super::{Volume, Volumes};
+use super::{Handover, Volume, Volumes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -20,6 +20,9 @@ pub struct Group {
     pub commit: Uuid,
     /// Exported groups are not activated here.
     pub exported: bool,
+    /// Disks and volumes on their way to or from another group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
     /// Tags, valid by [`crate::names::check_tag`]: an admin's own words to find it by.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
@@ -45,6 +48,12 @@ pub struct Pv {
     /// Set while the group is used without this disk: the `seqno` of the commit that said so
     /// (stamped by [`crate::metadata::Store::commit`]). The disk's own metadata is not believed while this is set.
     pub missing_since: Option<u64>,
+    /// Kept free for plexes that lose their disk; nothing else is put there unless it is named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
+    /// Tags, as those of [`Group::tags`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
 }
 
 impl Group {

@@ -6,11 +6,15 @@
 mod check;
 mod feed;
 mod group;
+mod handover;
 mod volume;
 mod volumes;
 
 pub use check::{Problem, check, check_change};
-pub use feed::{Direction, Feed, FeedIntent, FeedMode, Generation, OnDisconnect, Point, Restore};
+pub use feed::{
+    Direction, Feed, FeedIntent, FeedMode, Generation, OnDisconnect, Point, Restore, VerifyPlan,
+};
 pub use group::{Group, Pv};
+pub use handover::{Handover, HandoverSide};
 pub use volume::{Layout, LogCopy, Plex, PlexState, Role, Subdisk, Volume};
 pub use volumes::{Changes, Volumes};

@@ -35,6 +35,8 @@ impl NewPv {
             extent_count,
             path_hint: self.path,
             missing_since: None,
+            spare: false,
+            tags: Default::default(),
         })
     }
 }
@@ -66,6 +68,7 @@ pub fn create_group(
         seqno: 0,
         commit: Uuid::nil(),
         exported: false,
+        handover: None,
         tags: Default::default(),
         pvs: Vec::new(),
         volumes: Volumes::new(),
@@ -120,6 +123,18 @@ pub fn rename_group(group: &Group, name: &str) -> Result<Group, PlanError> {
 pub fn tag_group(group: &Group, add: &[String], del: &[String]) -> Result<Group, PlanError> {
     let mut next = group.clone();
     change_tags(&mut next.tags, add, del)?;
+    Ok(next)
+}
+
+/// Adds tags to a disk and takes tags off; one that is in both goes.
+pub fn tag_pv(
+    group: &Group,
+    uuid: Uuid,
+    add: &[String],
+    del: &[String],
+) -> Result<Group, PlanError> {
+    let mut next = group.clone();
+    change_tags(&mut find(&mut next, uuid)?.tags, add, del)?;
     Ok(next)
 }
 
@@ -258,7 +273,7 @@ pub fn revive_plexes(group: &Group, uuid: Uuid, content_lost: bool) -> Group {
     next
 }
 
-fn find(group: &mut Group, uuid: Uuid) -> Result<&mut Pv, PlanError> {
+pub(super) fn find(group: &mut Group, uuid: Uuid) -> Result<&mut Pv, PlanError> {
     let found = group.pvs.iter_mut().find(|p| p.uuid == uuid);
     found.ok_or_else(|| PlanError::NotFound {
         what: "disk",

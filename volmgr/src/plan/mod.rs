@@ -4,7 +4,8 @@
 //! result passes [`crate::model::check`].
 //!
 //! * groups and disks: [`create_group`], [`extend_group`], [`reduce_group`], [`mark_pv_missing`], …
-//! * tags: [`tag_group`], [`tag_volume`]
+//! * from one group to another: [`split_group`], [`merge_group`], [`handover_step`], [`receive`]
+//! * tags: [`tag_group`], [`tag_pv`], [`tag_volume`]
 //! * volumes: [`create_volume`], [`extend_volume`], [`reduce_volume`], [`remove_volume`], …
 //! * plexes: [`attach_plex`], [`detach_plex`], [`set_plex_state`], [`set_log_valid`], [`begin_move`], [`finish_move`]
 //! * feeds and points: [`add_feed`], [`remove_feed`], [`update_feed`], [`add_point`], [`remove_point`]
@@ -14,21 +15,28 @@
 mod allocate;
 mod feed;
 mod group;
+mod handover;
 mod layout;
 mod plex;
 mod resize;
 mod space;
+mod spare;
 mod volume;
 
 pub use feed::{add_feed, add_point, remove_feed, remove_point, update_feed};
 pub use group::{
     NewPv, create_group, extend_group, mark_pv_missing, mark_pv_returned, reduce_group,
-    rename_group, resize_pv, revive_plexes, set_exported, tag_group, tag_volume,
+    rename_group, resize_pv, revive_plexes, set_exported, tag_group, tag_pv, tag_volume,
+};
+pub use handover::{
+    Destination, HandoverStep, disks_of, end_handover, fresh_group, handover_step, merge_group,
+    receive, split_group,
 };
 pub use layout::{LayoutError, layout};
 pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;
+pub use spare::{replace_by_spare, set_spare};
 pub use volume::{
     VolumeRequest, create_volume, largest_volume, remove_volume, rename_volume, update_volume,
 };
@@ -165,6 +173,38 @@ pub enum PlanError {
         from: PlexState,
         /// State asked for.
         to: PlexState,
+    },
+    /// The volume would lie in two groups.
+    #[error("{volume} also lies on disk {pv}, which stays")]
+    Spans {
+        /// The volume.
+        volume: String,
+        /// A disk of it that stays.
+        pv: Uuid,
+    },
+    /// The volume cannot change groups while peers know it by its name.
+    #[error("{volume} has a feed with {peer}")]
+    HasFeed {
+        /// The volume.
+        volume: String,
+        /// The peer.
+        peer: String,
+    },
+    /// An earlier split or merge is not finished.
+    #[error("disks are still on their way between {group} and {other}")]
+    Handover {
+        /// The group.
+        group: String,
+        /// The other one.
+        other: String,
+    },
+    /// Volumes cannot be counted in another unit.
+    #[error("{} has extents of {} bytes, {} of {}", groups[0], sizes[0], groups[1], sizes[1])]
+    ExtentSizes {
+        /// The groups.
+        groups: [String; 2],
+        /// Their extents, in bytes.
+        sizes: [u64; 2],
     },
     /// The disk is missing.
     #[error("disk {pv} is missing")]

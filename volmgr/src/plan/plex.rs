@@ -3,7 +3,7 @@
 use super::allocate::Want;
 use super::volume::{add_plex, allocate, allowed, log_extents};
 use super::{PlanError, Space, plex_index, volume_index};
-use crate::model::{Group, Layout, PlexState};
+use crate::model::{Group, Layout, Plex, PlexState, Volume};
 use blockio::mutant;
 use uuid::Uuid;
 
@@ -33,16 +33,22 @@ pub fn begin_move(
 ) -> Result<Group, PlanError> {
     let of = &group.volumes[volume_index(group, volume)?];
     let plex = &of.plexes[plex_index(of, number)?];
-    let moving = |p: &crate::model::Plex| p.replaces == Some(plex.uuid);
+    not_moving(of, plex)?;
+    let mut pool = allowed(group, pvs)?;
+    pool.retain(|pv| *pv != from);
+    add(group, volume, plex.layout, &pool, uuid, Some(plex.uuid))
+}
+
+/// A plex that replaces another one, or is being replaced, stays where it is.
+pub(super) fn not_moving(of: &Volume, plex: &Plex) -> Result<(), PlanError> {
+    let moving = |other: &Plex| other.replaces == Some(plex.uuid);
     if plex.replaces.is_some() || of.plexes.iter().any(moving) {
         return Err(PlanError::Exists {
             what: "a move of",
             name: format!("{}/{}", of.name, plex.name()),
         });
     }
-    let mut pool = allowed(group, pvs)?;
-    pool.retain(|pv| *pv != from);
-    add(group, volume, plex.layout, &pool, uuid, Some(plex.uuid))
+    Ok(())
 }
 
 /// Ends a move whose new plex is in step: the plex that it replaces is taken off.
@@ -67,7 +73,8 @@ pub fn finish_move(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
     detach_plex(group, volume, old.number)
 }
 
-fn add(
+/// Adds a plex on disks of the pool that no plex of the volume uses but the one that it `replaces`.
+pub(super) fn add(
     group: &Group,
     volume: &str,
     layout: Layout,

@@ -7,6 +7,7 @@ use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_c
 use proptest::prelude::*;
 
 mod plexes;
+mod spares;
 mod tags;
 
 const MIB: u64 = 1 << 20;
@@ -70,6 +71,10 @@ fn feed(n: u128) -> Feed {
         consistent: false,
         settled: false,
         restore: None,
+        full_speed: false,
+        verify: Default::default(),
+        peer_stamp: 0,
+        rest_stamp: None,
         seeded: false,
         map_slot: 99,
         rate: 0,

@@ -2,7 +2,9 @@
 
 use super::allocate::{Got, Want, concat, striped};
 use super::{PlanError, REGION_DEFAULT, Space, check_name, log_bytes, volume_index};
-use crate::model::{Generation, Group, Layout, LogCopy, Plex, PlexState, Role, Subdisk, Volume};
+use crate::model::{
+    Generation, Group, Layout, LogCopy, Plex, PlexState, Pv, Role, Subdisk, Volume,
+};
 use uuid::Uuid;
 
 /// A volume to be made.
@@ -70,7 +72,7 @@ pub(super) fn extents_of(group: &Group, size: u64, columns: u64) -> Result<u64, 
     }
 }
 
-/// The disks that may be used, in the group's order.
+/// The disks that may be used, in the group's order: those named, or all but the spare ones.
 pub(super) fn allowed(group: &Group, pvs: &[Uuid]) -> Result<Vec<Uuid>, PlanError> {
     for uuid in pvs {
         match group.pv(*uuid) {
@@ -86,9 +88,9 @@ pub(super) fn allowed(group: &Group, pvs: &[Uuid]) -> Result<Vec<Uuid>, PlanErro
             Some(_) => {}
         }
     }
-    let may = |pv: &Uuid| pvs.is_empty() || pvs.contains(pv);
+    let may = |pv: &Pv| pvs.contains(&pv.uuid) || pvs.is_empty() && !pv.spare;
     let here = group.pvs.iter().filter(|p| p.missing_since.is_none());
-    Ok(here.map(|p| p.uuid).filter(may).collect())
+    Ok(here.filter(|pv| may(pv)).map(|pv| pv.uuid).collect())
 }
 
 /// Appends what was got to a plex's subdisks; runs that touch become one.

@@ -21,6 +21,7 @@ pub(super) fn negotiated(structured: bool) -> Negotiated {
                 size: SIZE as u64,
                 logical_block: 512,
                 physical_block: 4096,
+                minimum_io: 0,
                 optimal_io: 0,
                 read_only: false,
                 discard: true,

@@ -1,6 +1,7 @@
-//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvresize`.
+//! Verbs for disks: `pvcreate`, `pvremove`, `pvs`, `pvchange`, `pvresize`.
 
-use super::parse::absolute_all;
+use super::groups::YesNo;
+use super::parse::{absolute_all, tag};
 use super::{Ask, Work};
 use crate::api::{Command, Failure, ReportKind};
 use crate::cli::report::ReportArgs;
@@ -65,7 +66,7 @@ pub const PVS: &str = "EXAMPLES:
 #[derive(Debug, Args)]
 pub struct PvsArgs {
     /// Only these
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PV")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     report: ReportArgs,
@@ -87,6 +88,45 @@ impl PvsArgs {
             listing.names = absolute_all(&self.paths)?;
         }
         Ok(Work::Ask(ask))
+    }
+}
+
+pub const PVCHANGE: &str = "EXAMPLES:
+  volmgr pvchange --addtag fast /dev/sdb /dev/sdc && volmgr lvcreate -n db -L 10g vg0 @fast
+  volmgr pvchange --deltag fast /dev/sdc
+  volmgr pvchange --spare y /dev/sde && volmgr pvs -o +pv_spare";
+
+/// `pvchange`
+#[derive(Debug, Args)]
+pub struct PvchangeArgs {
+    /// Add a tag; `@TAG` then stands for all disks that have it
+    #[arg(long, value_parser = tag, value_name = "TAG", required_unless_present_any = ["deltag", "spare"])]
+    addtag: Vec<String>,
+    /// Take a tag off
+    #[arg(long, value_parser = tag, value_name = "TAG")]
+    deltag: Vec<String>,
+    /// Keep the disk for plexes that lose theirs: nothing else is put there unless it is named
+    #[arg(long, value_enum, value_name = "y|n", conflicts_with_all = ["addtag", "deltag"])]
+    spare: Option<YesNo>,
+    /// Disks of groups
+    #[arg(required = true, value_name = "PV")]
+    paths: Vec<PathBuf>,
+}
+
+impl PvchangeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let paths = absolute_all(&self.paths)?;
+        Ok(Work::Ask(Ask::one(match self.spare {
+            Some(spare) => Command::Pvspare {
+                paths,
+                spare: spare == YesNo::Y,
+            },
+            None => Command::Pvtags {
+                paths,
+                add: self.addtag,
+                del: self.deltag,
+            },
+        })))
     }
 }
 

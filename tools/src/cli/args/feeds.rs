@@ -1,6 +1,6 @@
 //! Verbs for feeds and points in time.
 
-use super::parse::{PeerTarget, VgOrLv, lv_name, name, peer_target, vg_or_lv};
+use super::parse::{PeerTarget, VgOrLv, lv_name, name, peer_target, period, vg_or_lv};
 use super::volumes::narrowed;
 use super::{Ask, Work};
 use crate::api::{Command, Failure, LvName, ReportKind};
@@ -288,8 +288,67 @@ impl FeedswapArgs {
     }
 }
 
+pub const FEEDSET: &str = "EXAMPLES:
+  volmgr feedset vg0/web backup --rate 200m
+  volmgr feedset vg0/web backup --rate none --adaptive n
+  volmgr feedset vg0/web backup --verify-every 7d --verify-rate 50m";
+
+/// Yes or no, as LVM takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    /// Yes.
+    Y,
+    /// No.
+    N,
+}
+
+/// A rate, or `none`, which is 0.
+fn rate_or_none(text: &str) -> Result<u64, String> {
+    match text {
+        "none" => Ok(0),
+        text => parse_rate(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// `feedset`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true)
+    .args(["rate", "adaptive", "verify_every", "verify_rate"]))]
+pub struct FeedsetArgs {
+    #[command(flatten)]
+    feed: FeedName,
+    /// Limit of sync traffic per second; plain number: MiB; none: no limit
+    #[arg(long, value_name = "R", value_parser = rate_or_none)]
+    rate: Option<u64>,
+    /// Whether sync traffic yields to applications, so that their slowest requests take half as long again
+    /// at most (default: y)
+    #[arg(long, value_enum, value_name = "y|n")]
+    adaptive: Option<YesNo>,
+    /// Compare the two sides so often: 90s, 30m, 12h, 7d, 2w; never
+    #[arg(long, value_name = "T", value_parser = period)]
+    verify_every: Option<u64>,
+    /// How much of the volume such a comparison reads per second; plain number: MiB; none: no limit
+    #[arg(long, value_name = "R", value_parser = rate_or_none)]
+    verify_rate: Option<u64>,
+}
+
+impl FeedsetArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        let FeedName { lv, peer } = self.feed;
+        Ok(Work::Ask(Ask::one(Command::Feedset {
+            lv,
+            peer,
+            rate: self.rate,
+            adaptive: self.adaptive.map(|answer| answer == YesNo::Y),
+            verify_every: self.verify_every,
+            verify_rate: self.verify_rate,
+        })))
+    }
+}
+
 pub const FEEDVERIFY: &str = "EXAMPLES:
   volmgr feedverify vg0/web backup
+  volmgr feedverify --rate 100m vg0/web backup
   volmgr feedverify --repair vg0/web backup";
 
 /// `feedverify`
@@ -300,6 +359,9 @@ pub struct FeedverifyArgs {
     /// Send again what differs
     #[arg(long)]
     repair: bool,
+    /// How much of the volume is read per second; plain number: MiB
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    rate: Option<u64>,
 }
 
 impl FeedverifyArgs {
@@ -309,6 +371,7 @@ impl FeedverifyArgs {
             lv,
             peer,
             repair: self.repair,
+            rate: self.rate.filter(|rate| *rate > 0),
         })))
     }
 }

@@ -19,7 +19,8 @@ pub enum YesNo {
 
 pub const VGCREATE: &str = "EXAMPLES:
   volmgr vgcreate vg0 /dev/sdb /dev/sdc
-  volmgr vgcreate -s 16m vg0 disk1.img disk2.img";
+  volmgr vgcreate -s 16m vg0 disk1.img disk2.img
+  volmgr vgcreate --addtag rack4 vg0 /dev/sdb";
 
 /// `vgcreate`
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub struct VgcreateArgs {
     /// Also use disks on which something else is found: it is lost
     #[arg(short = 'f', long)]
     force: bool,
+    /// A tag for it; `@TAG` then stands for all groups that have it
+    #[arg(long, value_parser = tag, value_name = "TAG")]
+    addtag: Vec<String>,
     /// Name of the new group
     #[arg(value_parser = name, value_name = "VG")]
     vg: String,
@@ -45,6 +49,7 @@ impl VgcreateArgs {
             pvs: absolute_all(&self.pvs)?,
             extent_size: self.physicalextentsize,
             force: self.force,
+            tags: self.addtag,
         })))
     }
 }
@@ -192,6 +197,61 @@ impl VgrenameArgs {
     }
 }
 
+pub const VGSPLIT: &str = "EXAMPLES:
+  volmgr vgsplit vg0 vg1 /dev/sdc /dev/sdd
+  volmgr vgsplit -n web vg0 vg1      the disks that vg0/web is on, and what else is on them";
+
+/// `vgsplit`
+#[derive(Debug, Args)]
+pub struct VgsplitArgs {
+    /// A volume of the group instead of disks: those that it is on
+    #[arg(short = 'n', long, value_parser = name, value_name = "LV", conflicts_with = "pvs")]
+    name: Option<String>,
+    /// The group whose disks they are; volumes on them must be on no others, inactive, and without a feed
+    #[arg(value_parser = name, value_name = "VG")]
+    from: String,
+    /// The group that gets them; it is made if it does not exist
+    #[arg(value_parser = name, value_name = "TO_VG")]
+    to: String,
+    /// The disks
+    #[arg(required_unless_present = "name", value_name = "PV")]
+    pvs: Vec<PathBuf>,
+}
+
+impl VgsplitArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgsplit {
+            from: self.from,
+            to: self.to,
+            pvs: absolute_all(&self.pvs)?,
+            lv: self.name,
+        })))
+    }
+}
+
+pub const VGMERGE: &str = "EXAMPLES:
+  volmgr vgchange -an vg1 && volmgr vgmerge vg0 vg1      all of vg1 is in vg0 then";
+
+/// `vgmerge`
+#[derive(Debug, Args)]
+pub struct VgmergeArgs {
+    /// The group that stays
+    #[arg(value_parser = name, value_name = "VG")]
+    into: String,
+    /// The group that becomes part of it; its volumes must be inactive and without feeds
+    #[arg(value_parser = name, value_name = "FROM_VG")]
+    from: String,
+}
+
+impl VgmergeArgs {
+    pub fn work(self) -> Result<Work, Failure> {
+        Ok(Work::Ask(Ask::one(Command::Vgmerge {
+            into: self.into,
+            from: self.from,
+        })))
+    }
+}
+
 pub const VGCHANGE: &str = "EXAMPLES:
   volmgr vgchange -ay vg0
   volmgr vgchange -an      all groups
@@ -202,7 +262,7 @@ pub const VGCHANGE: &str = "EXAMPLES:
 pub struct VgchangeArgs {
     /// Activate (y) or deactivate (n)
     #[arg(short = 'a', long, value_enum, value_name = "y|n",
-          required_unless_present_any = ["addtag", "deltag"])]
+          required_unless_present_any = ["addtag", "deltag", "accept_older"])]
     activate: Option<YesNo>,
     /// Add a tag; `@TAG` then stands for all groups that have it
     #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
@@ -210,6 +270,9 @@ pub struct VgchangeArgs {
     /// Take a tag off
     #[arg(long, value_parser = tag, value_name = "TAG", conflicts_with = "activate", requires = "vgs")]
     deltag: Vec<String>,
+    /// Go on with the disks that are here, although this node has newer data on disks that are away: that is given up
+    #[arg(long, conflicts_with_all = ["activate", "addtag", "deltag"], requires = "vgs")]
+    accept_older: bool,
     /// The groups; all without
     #[arg(value_parser = name, value_name = "VG")]
     vgs: Vec<String>,
@@ -217,6 +280,10 @@ pub struct VgchangeArgs {
 
 impl VgchangeArgs {
     pub fn work(self) -> Result<Work, Failure> {
+        if self.accept_older {
+            let commands = self.vgs.into_iter().map(|vg| Command::VgacceptOlder { vg });
+            return Ok(Work::Ask(Ask::all(commands.collect())));
+        }
         let Some(activate) = self.activate else {
             let command = |vg| Command::Vgtags {
                 vg,

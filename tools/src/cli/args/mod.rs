@@ -215,6 +215,9 @@ verbs! {
     /// List physical volumes
     #[command(after_help = disks::PVS)]
     Pvs(disks::PvsArgs),
+    /// Change the tags of disks, keep disks to spare
+    #[command(after_help = disks::PVCHANGE)]
+    Pvchange(disks::PvchangeArgs),
     /// Use the new size of disks that have grown
     #[command(after_help = disks::PVRESIZE)]
     Pvresize(disks::PvresizeArgs),
@@ -242,7 +245,13 @@ verbs! {
     /// Rename a volume group
     #[command(after_help = groups::VGRENAME)]
     Vgrename(groups::VgrenameArgs),
-    /// Activate or deactivate all volumes of a group
+    /// Move disks, with the volumes on them, to another or a new group
+    #[command(after_help = groups::VGSPLIT)]
+    Vgsplit(groups::VgsplitArgs),
+    /// Make one group of two
+    #[command(after_help = groups::VGMERGE)]
+    Vgmerge(groups::VgmergeArgs),
+    /// Activate or deactivate all volumes of a group, or change its tags
     #[command(after_help = groups::VGCHANGE)]
     Vgchange(groups::VgchangeArgs),
     /// Give a volume group away: its disks can move to another machine
@@ -320,6 +329,9 @@ verbs! {
     /// Reverse a feed: restore
     #[command(after_help = feeds::FEEDSWAP)]
     Feedswap(feeds::FeedswapArgs),
+    /// Change how a feed goes on: rates, comparisons on a schedule
+    #[command(after_help = feeds::FEEDSET)]
+    Feedset(feeds::FeedsetArgs),
     /// Compare the two sides of a feed
     #[command(after_help = feeds::FEEDVERIFY)]
     Feedverify(feeds::FeedverifyArgs),

@@ -43,6 +43,26 @@ pub fn vg_or_lv(text: &str) -> Result<VgOrLv, String> {
     }
 }
 
+/// A time as 90s, 30m, 12h, 7d or 2w, in seconds; `never` is 0.
+pub fn period(text: &str) -> Result<u64, String> {
+    if text == "never" {
+        return Ok(0);
+    }
+    let bad = || format!("{text:?} is not a time such as 90s, 30m, 12h, 7d, 2w or never");
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+    let whole = number.checked_mul(seconds).filter(|whole| *whole > 0);
+    whole.ok_or_else(bad)
+}
+
 /// `PEER` or `PEER:VG/LV`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerTarget {

@@ -200,7 +200,7 @@ fn values(
     let verb = place.verb.map_or("", Command::get_name);
     let kind = argument.get_value_names().and_then(|names| names.first());
     match kind.map_or("", |kind| kind.as_str()) {
-        "VG" => names(Names::Groups),
+        "VG" | "TO_VG" | "FROM_VG" => names(Names::Groups),
         "VG/LV" => names(Names::Volumes),
         "VG|VG/LV" => [names(Names::Groups), names(Names::Volumes)].concat(),
         "PV" | "TO_PV" => [names(Names::Disks), vec![FILES.to_owned()]].concat(),

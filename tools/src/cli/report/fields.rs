@@ -119,12 +119,19 @@ static PV: Table = Table {
             "pv_attr",
             "Attr",
             Text,
-            "Attributes: (a)llocatable, e(x)ported, (m)issing.",
+            "Attributes: (a)llocatable or (s)pare, e(x)ported, (m)issing.",
         ),
         shown("pv_size", "PSize", Size, "Size of the extents."),
         shown("pv_free", "PFree", Size, "Size of the free extents."),
         extra("pv_uuid", "PV UUID", Text, "Identity, also in the label."),
         extra("dev_size", "DevSize", Size, "Size of the whole disk."),
+        extra(
+            "pv_spare",
+            "Spare",
+            Text,
+            "`spare` where the disk is kept for plexes that lose theirs.",
+        ),
+        extra("pv_tags", "PV Tags", Text, "Tags, with commas."),
     ],
 };
 
@@ -340,6 +347,24 @@ static FEED: Table = Table {
             "Path",
             Text,
             "How payload moved: kernel, copied, mixed.",
+        ),
+        extra(
+            "feed_limit",
+            "Limit",
+            Size,
+            "Bytes per second that sync traffic may take now, where it is limited.",
+        ),
+        extra(
+            "feed_verified",
+            "Verified",
+            Time,
+            "When the two sides were last compared.",
+        ),
+        extra(
+            "feed_verify_every",
+            "Verify every",
+            Number,
+            "Time from one comparison on schedule to the next.",
         ),
         extra("feed_dirty", "Dirty", Size, "What the sink misses."),
         extra(

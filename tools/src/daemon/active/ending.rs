@@ -103,7 +103,9 @@ async fn stop_device(
     ending: Ending,
 ) -> Result<(), Failure> {
     let (its, device) = (Arc::clone(node), Arc::clone(&block));
-    let force = ending == Ending::Force;
+    // Who uses it gets errors when the daemon ends in any case: then in good order.
+    let ends_with_daemon = ending == Ending::Shutdown && !block.outlives_daemon();
+    let force = ending == Ending::Force || ends_with_daemon;
     let ended = tokio::task::spawn_blocking(move || device.end(&its, force)).await;
     let error = match ended {
         Ok(Ok(())) => return Ok(()),

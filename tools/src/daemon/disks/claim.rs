@@ -228,6 +228,8 @@ impl FilePv {
 
     /// Writes all of it.
     pub fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        cut::step();
         self.file.write_all_at(bytes, at)
     }
 
@@ -274,6 +276,36 @@ impl volmgr::metadata::PvIo for FilePv {
 
     fn sync(&mut self) -> io::Result<()> {
         FilePv::sync(self)
+    }
+}
+
+/// For tests: the process ends at a write, as far as the disks see it.
+#[cfg(test)]
+pub(crate) mod cut {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// As long as it lives, this thread panics instead of its next write but `writes`.
+    pub(crate) fn after(writes: u32) -> impl Drop {
+        struct Whole;
+        impl Drop for Whole {
+            fn drop(&mut self) {
+                LEFT.set(None);
+            }
+        }
+        LEFT.set(Some(writes));
+        Whole
+    }
+
+    pub(super) fn step() {
+        match LEFT.get() {
+            Some(0) => panic!("cut off"),
+            Some(left) => LEFT.set(Some(left - 1)),
+            None => {}
+        }
     }
 }
 

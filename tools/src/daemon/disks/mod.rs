@@ -4,5 +4,7 @@ mod claim;
 mod hardware;
 mod scan;
 
+#[cfg(test)]
+pub(crate) use claim::cut;
 pub use claim::{ClaimError, DiskKey, FilePv, Identity};
 pub use scan::{ScanRoots, candidates};

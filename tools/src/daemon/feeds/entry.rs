@@ -1,5 +1,6 @@
 //! One feed of this node, as the daemon runs it.
 
+use super::pace::Pace;
 use super::record::Ask;
 use crate::api::{Failure, LvName};
 use feedplex::counters::FeedCounters;
@@ -7,7 +8,7 @@ use feedplex::session::{Event, FeedState};
 use feedplex::streams::RateLimiter;
 use feedplex::wire::control::{HashReply, Refused};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc, oneshot, watch};
@@ -59,6 +60,11 @@ pub struct FeedEntry {
     status: watch::Sender<Status>,
     inner: Mutex<Inner>,
     next_request: AtomicU64,
+    seen: AtomicU64,
+    /// When a comparison on schedule was last begun, and whether it goes on.
+    tried: AtomicU64,
+    comparing: AtomicBool,
+    pace: Mutex<Pace>,
 }
 
 struct Inner {
@@ -103,6 +109,10 @@ impl FeedEntry {
                 gone: false,
             }),
             next_request: AtomicU64::new(1),
+            seen: AtomicU64::new(feed.peer_stamp),
+            tried: AtomicU64::new(0),
+            comparing: AtomicBool::new(false),
+            pace: Mutex::new(Pace::default()),
         }
     }
 
@@ -219,6 +229,46 @@ impl FeedEntry {
             // Whoever asked may have given up waiting.
             let _gone = sender.send(refused);
         }
+    }
+
+    /// How far the other side's log has been seen to come.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// The other side's log has come so far.
+    pub fn saw(&self, stamp: u64) {
+        self.seen.fetch_max(stamp, Ordering::Relaxed);
+    }
+
+    /// Both sides have agreed on this, whatever was seen before.
+    pub fn agreed_on(&self, stamp: u64) {
+        self.seen.store(stamp, Ordering::Relaxed);
+    }
+
+    /// When a comparison on schedule was last begun, in seconds since 1970-01-01 UTC, 0 for never.
+    pub fn tried(&self) -> u64 {
+        self.tried.load(Ordering::Relaxed)
+    }
+
+    /// Such a comparison begins; false where one goes on.
+    pub fn begin_verify(&self, now: u64) -> bool {
+        let begins = !self.comparing.swap(true, Ordering::AcqRel);
+        if begins {
+            self.tried.store(now, Ordering::Relaxed);
+        }
+        begins
+    }
+
+    /// It has ended, well or badly.
+    pub fn end_verify(&self) {
+        self.comparing.store(false, Ordering::Release);
+    }
+
+    /// What decides how fast it copies.
+    pub fn pace(&self) -> MutexGuard<'_, Pace> {
+        // A look that was cut off has changed nothing yet, or all of it.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for a hash request, and where its answer comes.

@@ -120,8 +120,25 @@ async fn control(feeds: Arc<Feeds>, mut connection: Connection, address: SocketA
             return;
         }
     };
+    let proved = match &peer.proved {
+        Some(proved) => proved.to_string(),
+        None => hello.fingerprint.clone(),
+    };
+    if let Err(text) = feeds.meet(&hello, &proved) {
+        feeds.node.event("peer-refused", &peer.name, &text);
+        super::connect::say_refused(connection, &text).await;
+        return;
+    }
     let outcome = Driver::acceptor(feeds, connection, hello, peer).await;
     tracing::debug!(reason = ?outcome.reason, text = outcome.text, "a peer's session ended");
+}
+
+impl Feeds {
+    /// Is this node the only one of its kind?
+    pub(super) fn meet(&self, hello: &Hello, fingerprint: &str) -> Result<(), String> {
+        let trusted = |key: &str| self.node.peers.by_fingerprint(key).is_some();
+        self.twins.meet(hello, fingerprint, trusted)
+    }
 }
 
 /// Which peer it is: in TLS by the key it has proved; in plaintext by the key it names, and only

@@ -7,22 +7,28 @@
 //! | `target` | the volume that a peer's handshake is for |
 //! | `run` | drives one session: `feedplex::session` decides, this acts |
 //! | `source`, `sink` | data streams on top of the lane |
+//! | `twins` | nodes that are there twice |
 //! | `record` | between metadata and what a session knows |
 //! | `entry` | a feed as the daemon runs it |
+//! | `pace` | how fast a feed copies beside applications |
+//! | `schedule` | comparisons that are made by themselves |
 //! | `verbs`, `verify`, `rows` | what the admin asks and sees |
 
 mod connect;
 mod control_io;
 mod entry;
 mod listen;
+mod pace;
 mod record;
 mod registry;
 mod rows;
 mod run;
 mod sample;
+mod schedule;
 mod sink;
 mod source;
 mod target;
+mod twins;
 mod verbs;
 mod verify;
 
@@ -60,6 +66,10 @@ pub struct Feeds {
     pub registry: Registry,
     /// Whether the kernel makes TLS records.
     pub kernel_tls: KernelTls,
+    /// Who has called, or was called.
+    pub twins: twins::Twins,
+    /// The name of this run of the daemon.
+    pub run: Uuid,
     entries: Mutex<BTreeMap<Uuid, Arc<FeedEntry>>>,
     me: std::sync::Weak<Feeds>,
 }
@@ -94,10 +104,13 @@ impl Feeds {
             node: node.clone(),
             registry: Registry::default(),
             kernel_tls,
+            twins: twins::Twins::default(),
+            run: Uuid::new_v4(),
             entries: Mutex::new(BTreeMap::new()),
             me: me.clone(),
         });
         node.set_feeds(feeds.clone());
+        node.spawn(schedule::run(feeds.clone()));
         for listener in listeners {
             node.spawn(listen::serve(feeds.clone(), listener));
         }
@@ -210,6 +223,35 @@ impl Feeds {
                 error,
                 "a sink could not be settled: it counts as not consistent"
             );
+        }
+    }
+
+    /// What has been seen of the other side's log, on the disks: a daemon that is killed forgets the rest.
+    fn keep_seen(&self, entry: &FeedEntry) {
+        let seen = entry.seen();
+        if self
+            .record(entry)
+            .is_none_or(|(_, feed)| feed.peer_stamp >= seen)
+        {
+            return;
+        }
+        let result = self.commit_change(entry, |volume| {
+            let found = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
+            if let Some(feed) = found {
+                feed.peer_stamp = seen;
+            }
+        });
+        if let Err(error) = result {
+            tracing::warn!(error, "an older copy of the peer's disks may go unnoticed");
+        }
+    }
+
+    /// Looks at what applications do and lets a feed copy as fast as that allows.
+    fn pace(&self, entry: &FeedEntry, lane: &LaneHandle) {
+        if let Some((_, feed)) = self.record(entry)
+            && feed.direction == Direction::Out
+        {
+            entry.pace().look(entry, &feed, lane);
         }
     }
 

@@ -6,7 +6,7 @@ use feedplex::wire::control::Handshake;
 use uuid::Uuid;
 use volmgr::model::{
     Direction, Feed, FeedIntent, FeedMode, Generation, Group, OnDisconnect, Point, Restore,
-    Role as VolumeRole, Volume,
+    Role as VolumeRole, VerifyPlan, Volume,
 };
 
 /// Consent and wishes of one attempt to connect; nothing of it is recorded.
@@ -96,6 +96,7 @@ pub fn facts(
                 Some(Restore::Preparing | Restore::Taking { .. })
             ),
         sync_mode: feed.mode == FeedMode::Sync,
+        block: feed.on_disconnect == OnDisconnect::Block,
         intent: if ask.attach {
             Intent::Attached
         } else {
@@ -109,6 +110,8 @@ pub fn facts(
         discard_peer: ask.discard_peer,
         discard_local: ask.discard_local,
         epochs: feed.epochs.clone(),
+        stamp: feed.rest_stamp.unwrap_or(0),
+        seen: feed.peer_stamp,
         generation: volume.generation.current,
         history: volume.generation.history.clone(),
     }
@@ -150,6 +153,7 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
             record.role_epoch = *role_epoch;
             record.intent = recorded_intent(intent);
             record.epochs = epochs.clone();
+            record.rest_stamp = None;
             match content {
                 SinkContent::Keep => {}
                 SinkContent::Consistent => (record.seeded, record.consistent) = (true, true),
@@ -209,6 +213,25 @@ pub fn apply(volume: &mut Volume, feed: Uuid, change: &RecordChange) {
         }
     }
     volume.role = volume_role(volume);
+}
+
+/// What a session that is agreed on says of the peer.
+pub fn learn(record: &mut Feed, peer: &Handshake, change: &RecordChange) {
+    // It may have been renamed since.
+    record.peer_lv = shown_name(&peer.name);
+    if !matches!(change, RecordChange::Session { .. }) {
+        return;
+    }
+    // Both sides take it as it is from here on, older or not.
+    record.peer_stamp = peer.stamp;
+    if !record.initiator {
+        // The admin says at the side that attached how writes are to be acknowledged.
+        (record.mode, record.on_disconnect) = match (peer.sync_mode, peer.block) {
+            (false, _) => (FeedMode::Async, OnDisconnect::Degrade),
+            (true, false) => (FeedMode::Sync, OnDisconnect::Degrade),
+            (true, true) => (FeedMode::Sync, OnDisconnect::Block),
+        };
+    }
 }
 
 /// May this change of a feed's record be made: a volume has one source.
@@ -336,6 +359,10 @@ pub fn provisional(
         map_slot: 0,
         rate,
         epochs: Vec::new(),
+        full_speed: false,
+        verify: VerifyPlan::default(),
+        peer_stamp: 0,
+        rest_stamp: None,
         restore: None,
     }
 }
@@ -445,22 +472,32 @@ mod tests {
     }
 
     #[test]
+    fn the_other_side_takes_over_how_writes_are_acknowledged() {
+        let mut v = volume();
+        v.feeds[0].rest_stamp = Some(7);
+        let change = session(Role::Source);
+        apply(&mut v, Uuid::from_u128(7), &change);
+        assert_eq!(v.feeds[0].rest_stamp, None, "a session has begun");
+        let group = group();
+        let mut peer = facts(&group, &v, &v.feeds[0], &Ask::default(), false, false);
+        (peer.sync_mode, peer.block, peer.stamp) = (true, true, 11);
+        learn(&mut v.feeds[0], &peer, &change);
+        v.feeds[0].seeded = true;
+        assert!(v.feeds[0].holds_writes(), "it is the source now");
+        assert_eq!(v.feeds[0].peer_stamp, 11);
+        v.feeds[0].initiator = true;
+        peer.sync_mode = false;
+        learn(&mut v.feeds[0], &peer, &change);
+        assert_eq!(v.feeds[0].mode, FeedMode::Sync, "its own admin says");
+    }
+
+    #[test]
     fn content_that_may_be_written_is_not_told_consistent() {
         let mut v = volume();
         let feed = v.feeds[0].uuid;
         apply(&mut v, feed, &session(Role::Sink));
         v.feeds[0].consistent = true;
-        let group = Group {
-            uuid: Uuid::from_u128(3),
-            name: "vg".into(),
-            extent_size: 4 << 20,
-            seqno: 1,
-            commit: Uuid::from_u128(4),
-            exported: false,
-            tags: Default::default(),
-            pvs: Vec::new(),
-            volumes: Default::default(),
-        };
+        let group = group();
         let told = facts(&group, &v, &v.feeds[0], &Ask::default(), false, false);
         assert!(!told.consistent, "killed while attached");
         v.feeds[0].settled = true;
@@ -468,5 +505,20 @@ mod tests {
         assert!(told.consistent);
         assert_eq!(told.size, 16 << 20);
         assert!(told.known);
+    }
+
+    fn group() -> Group {
+        Group {
+            uuid: Uuid::from_u128(3),
+            name: "vg".into(),
+            extent_size: 4 << 20,
+            seqno: 1,
+            commit: Uuid::from_u128(4),
+            exported: false,
+            handover: None,
+            tags: Default::default(),
+            pvs: Vec::new(),
+            volumes: Default::default(),
+        }
     }
 }

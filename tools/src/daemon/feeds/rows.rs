@@ -100,6 +100,7 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
         })
         .map(|(name, _, feed, entry, size)| {
             let status = status_of(&feed, entry.as_ref(), size);
+            let limit = entry.as_ref().map_or(0, |entry| entry.limiter.rate());
             let moved = entry
                 .map(|entry| entry.counters.values())
                 .unwrap_or_default();
@@ -155,6 +156,27 @@ pub fn feeds(feeds: &Feeds, lv: Option<&LvName>, peer: Option<&str>) -> Vec<Row>
                 ),
                 ("feed_sync_percent", Value::Percent(percent(&status))),
                 ("feed_rate", Value::Rate(status.rate)),
+                (
+                    "feed_limit",
+                    match limit {
+                        0 => Value::Empty,
+                        limit => Value::Rate(limit),
+                    },
+                ),
+                (
+                    "feed_verified",
+                    match feed.verify.last {
+                        0 => Value::Empty,
+                        time => Value::Time(time),
+                    },
+                ),
+                (
+                    "feed_verify_every",
+                    match feed.verify.every {
+                        0 => Value::Empty,
+                        seconds => Value::Seconds(seconds),
+                    },
+                ),
                 ("feed_eta", eta),
                 ("feed_dirty", Value::Size(status.dirty)),
                 ("feed_path", text(path)),

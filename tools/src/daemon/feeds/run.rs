@@ -2,6 +2,7 @@
 
 mod lane;
 mod local;
+mod stamp;
 mod streams;
 
 pub use streams::end_threads;
@@ -52,6 +53,7 @@ pub struct Driver {
     stream_failure: Arc<OnceLock<String>>,
     /// Moved so far, at the last look.
     numbers: (Instant, u64),
+    stamping: stamp::Stamping,
 }
 
 /// Who is at the other end.
@@ -155,6 +157,7 @@ impl Driver {
             streams_inbox: None,
             stream_failure: Arc::default(),
             numbers: (Instant::now(), 0),
+            stamping: stamp::Stamping::new(),
         }
     }
 
@@ -208,6 +211,14 @@ impl Driver {
             }
             let event = tokio::select! {
                 message = self.inbox.recv() => match message {
+                    Some(Ok(Message::Hello(hello))) => match self.meet(&hello) {
+                        Ok(()) => Event::Message(Message::Hello(hello)),
+                        Err(text) => {
+                            last_word = text;
+                            reason = CloseReason::Refused(RefusalCode::Twin);
+                            break 'session;
+                        }
+                    },
                     Some(Ok(message)) => Event::Message(message),
                     Some(Err(error)) => {
                         last_word = error.to_string();
@@ -269,6 +280,13 @@ impl Driver {
             // Nobody can write to a volume that is stopped.
             Err(error) => tracing::debug!(%error, "a volume could not be frozen"),
         }
+    }
+
+    /// The node that was called says who it is.
+    fn meet(&self, hello: &Hello) -> Result<(), String> {
+        let proved = self.peer.proved.as_ref().map(ToString::to_string);
+        let proved = proved.unwrap_or_else(|| hello.fingerprint.clone());
+        self.feeds.meet(hello, &proved)
     }
 
     /// The lane says that all is sent; only the streams know under which number.
@@ -368,11 +386,8 @@ impl Driver {
             return Event::CommitFailed(id, "no feed".into());
         };
         let role = self.session.role();
-        let peer_lv = self
-            .session
-            .peer()
-            .map(|peer| super::record::shown_name(&peer.name));
-        let result = local::commit(&self.feeds, &bound.entry, &bound.lane, &change, peer_lv).await;
+        let peer = self.session.peer();
+        let result = local::commit(&self.feeds, &bound.entry, &bound.lane, &change, peer).await;
         match result {
             Ok(()) => {
                 if let RecordChange::Session { .. } | RecordChange::Swapped { .. } = change {
@@ -429,6 +444,7 @@ impl Driver {
                     bound.entry.refused(refused);
                 }
             }
+            Message::Stamp(stamp) => bound.entry.saw(stamp.stamp),
             Message::State(state) => {
                 // In an online restore this side knows best what is missing.
                 let record = self.feeds.record(&bound.entry);
@@ -480,6 +496,9 @@ impl Driver {
         let ms = then.elapsed().as_millis().max(1);
         let rate = u128::from(moved.saturating_sub(before)) * 1000 / ms;
         self.numbers = (Instant::now(), moved);
+        self.stamping
+            .look(&self.feeds, &bound.entry, &bound.lane, &self.events, moved);
+        self.feeds.pace(&bound.entry, &bound.lane);
         self.feeds
             .look(
                 &bound.entry,
@@ -507,6 +526,7 @@ impl Driver {
         }
         if let Some(bound) = self.bound.take() {
             bound.entry.set_running(None);
+            self.feeds.keep_seen(&bound.entry);
             self.feeds.look(&bound.entry, &bound.lane, 0).await;
         }
         match reason {

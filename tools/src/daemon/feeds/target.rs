@@ -56,8 +56,12 @@ impl Feeds {
     ) -> Result<Opened, Refused> {
         let lv = match self.volume_of_feed(handshake.feed) {
             Some((lv, recorded)) if recorded == peer.name => lv,
-            Some(_) => {
-                return Err(refuse(RefusalCode::Access, "this feed is another peer's"));
+            Some((lv, recorded)) => {
+                let text = format!(
+                    "the feed into {lv} is that of peer {recorded}: the caller's disks are a copy of that \
+                     node's, or have moved (feeddetach --force there forgets the feed)"
+                );
+                return Err(refuse(RefusalCode::Access, text));
             }
             None => self.named_target(peer, handshake)?,
         };

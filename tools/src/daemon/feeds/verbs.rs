@@ -2,6 +2,7 @@
 
 mod attach;
 mod end;
+mod set;
 mod swap;
 mod wait;
 
@@ -45,9 +46,13 @@ pub async fn run(feeds: &Feeds, ctx: &Ctx, command: &Command) -> Result<(), Fail
             false => end::detach(feeds, ctx, lv, peer, point.as_deref()).await,
         },
         Command::Feedswap { lv, peer, .. } => swap::swap(feeds, ctx, lv, peer, command).await,
-        Command::Feedverify { lv, peer, repair } => {
-            super::verify::feedverify(feeds, ctx, lv, peer, *repair).await
-        }
+        Command::Feedset { lv, peer, .. } => set::set(feeds, ctx, lv, peer, command).await,
+        Command::Feedverify {
+            lv,
+            peer,
+            repair,
+            rate,
+        } => super::verify::feedverify(feeds, ctx, lv, peer, *repair, *rate).await,
         _ => Err(wrong("request", "cannot begin", "not a feed verb", "")),
     }
 }

@@ -223,6 +223,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(2),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),

@@ -1,10 +1,11 @@
 //! One group with its disks: commits, and what becomes of disks that fail under one.
 
 use super::view::{DiskPlace, GroupView};
-use super::{News, scan};
+use super::{Memory, News, scan};
 use crate::daemon::disks::{DiskKey, FilePv, Identity};
 use crate::daemon::verbs::chain;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use uuid::Uuid;
 use volmgr::metadata::{self, PvIo, Store};
 use volmgr::model::Group;
@@ -37,17 +38,23 @@ pub(super) struct Entry {
     pub disks: BTreeMap<Uuid, FilePv>,
     /// Why the group cannot be used.
     pub trouble: Option<String>,
+    /// The trouble is that disks that are away have a newer version.
+    pub older: bool,
+    /// What this node remembers of its groups.
+    pub memory: Arc<Memory>,
     /// Disks that have gone while this daemon runs, and which they were.
     pub gone: BTreeMap<Uuid, Identity>,
 }
 
 impl Entry {
-    pub fn create(group: Group, disks: BTreeMap<Uuid, FilePv>) -> Self {
+    pub fn create(group: Group, disks: BTreeMap<Uuid, FilePv>, memory: Arc<Memory>) -> Self {
         Self {
             store: Some(Store::create(group.clone())),
             group,
             disks,
             trouble: None,
+            older: false,
+            memory,
             gone: BTreeMap::new(),
         }
     }
@@ -95,7 +102,8 @@ impl Entry {
     /// to be away, in the same commit, then those that failed it, in another one.
     fn write(&mut self, mut next: Group, news: &mut Vec<News>) -> Result<(), String> {
         loop {
-            next = self.mark_absent(next, news)?;
+            let given_up;
+            (next, given_up) = self.mark_absent(next, news)?;
             let Some(store) = &mut self.store else {
                 return Err("the group cannot be used".into());
             };
@@ -104,6 +112,9 @@ impl Entry {
                 .iter_mut()
                 .map(|(uuid, disk)| (*uuid, disk as &mut dyn PvIo))
                 .collect();
+            // Before the commit: a disk that it leaves behind will not know of it.
+            self.memory.meet(next.uuid);
+            self.memory.give_up(next.uuid, &given_up, next.seqno + 1);
             let report = store
                 .commit(next, Uuid::new_v4(), &mut disks)
                 .map_err(|error| chain(&error))?;
@@ -112,6 +123,7 @@ impl Entry {
                 tracing::warn!(pv = %failure.pv, error = %failure.error, "a metadata area could not be written");
             }
             if report.failed.is_empty() {
+                self.memory.agree(&self.group);
                 return Ok(());
             }
             for failure in report.failed {
@@ -128,13 +140,18 @@ impl Entry {
         }
     }
 
-    fn mark_absent(&self, mut next: Group, news: &mut Vec<News>) -> Result<Group, String> {
+    fn mark_absent(
+        &self,
+        mut next: Group,
+        news: &mut Vec<News>,
+    ) -> Result<(Group, Vec<Uuid>), String> {
         let absent: Vec<(Uuid, String)> = next
             .pvs
             .iter()
             .filter(|pv| pv.missing_since.is_none() && !self.disks.contains_key(&pv.uuid))
             .map(|pv| (pv.uuid, pv.path_hint.clone()))
             .collect();
+        let given_up = absent.iter().map(|(uuid, _)| *uuid).collect();
         for (uuid, path) in absent {
             next = plan::mark_pv_missing(&next, uuid).map_err(|error| error.to_string())?;
             news.push((
@@ -143,7 +160,7 @@ impl Entry {
                 format!("disk {uuid} of {} is given up until it returns", next.name),
             ));
         }
-        Ok(next)
+        Ok((next, given_up))
     }
 
     /// Makes sure that what stands is on all disks, before anything relies on it.
@@ -204,8 +221,17 @@ impl Entry {
                 .map_err(|error| format!("{}: {error}", disk.path().display()))?;
             claimed.push(again);
         }
+        self.look_again(claimed)
+    }
+
+    /// Starts from what is on the disks that are here.
+    pub fn open_again(&mut self) -> Result<Vec<String>, String> {
+        self.look_again(self.disks.values().cloned().collect())
+    }
+
+    fn look_again(&mut self, claimed: Vec<FilePv>) -> Result<Vec<String>, String> {
         let mut outcome = scan::ScanOutcome::default();
-        *self = scan::reopen(self.group.uuid, claimed, &mut outcome)?;
+        *self = scan::reopen(self.group.uuid, claimed, &self.memory, &mut outcome)?;
         Ok(outcome.warnings)
     }
 }

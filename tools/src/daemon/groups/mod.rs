@@ -5,12 +5,16 @@
 
 mod archive;
 mod commit;
+mod handover;
+mod memory;
 mod returns;
 mod scan;
 mod view;
 
 pub use archive::Kept;
 pub use commit::CommitError;
+pub use handover::{Carried, unfinished};
+pub use memory::{FILE as MEMORY_FILE, Memory, Remembered};
 pub use scan::ScanOutcome;
 pub use view::{DiskPlace, GroupView};
 
@@ -21,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
-use volmgr::model::Group;
+use volmgr::model::{Group, Pv};
 
 /// An event: kind, object, text.
 pub type News = (&'static str, String, String);
@@ -59,6 +63,7 @@ pub enum Known {
 #[derive(Debug)]
 pub struct Groups {
     archive: Archive,
+    memory: Arc<Memory>,
     table: RwLock<Table>,
 }
 
@@ -101,9 +106,10 @@ impl Slot {
 
 impl Groups {
     /// No groups yet; old versions are archived in that folder.
-    pub fn new(archive: PathBuf) -> Self {
+    pub fn new(archive: PathBuf, memory: Memory) -> Self {
         Self {
             archive: Archive::new(archive),
+            memory: Arc::new(memory),
             table: RwLock::default(),
         }
     }
@@ -213,7 +219,7 @@ impl Groups {
             .into_iter()
             .map(|orphan| (orphan.uuid, orphan.disk))
             .collect();
-        let mut entry = Entry::create(group, disks);
+        let mut entry = Entry::create(group, disks, self.memory.clone());
         match entry.create_on_disks() {
             Ok(news) => {
                 self.archive.keep(&entry.group);
@@ -283,6 +289,7 @@ impl Groups {
         self.archive.keep(&entry.group);
         let view = slot.publish(&entry);
         if entry.group.pvs.is_empty() {
+            self.memory.forget(entry.group.uuid);
             self.write().groups.remove(&entry.group.uuid);
         }
         Ok((view, news))
@@ -302,6 +309,7 @@ impl Groups {
     pub fn release(&self, vg: &str) {
         if let Some(slot) = self.slot(vg) {
             let mut entry = slot.lock();
+            self.memory.forget(entry.group.uuid);
             entry.release();
             slot.publish(&entry);
         }
@@ -313,6 +321,27 @@ impl Groups {
         let slot = self.slot(vg).ok_or("no such group")?;
         let mut entry = slot.lock();
         let result = entry.reopen();
+        slot.publish(&entry);
+        result
+    }
+
+    /// Is the group whole, or has this node used it before? What disks that are away have, only who has used it knows.
+    pub fn may_start(&self, view: &GroupView) -> bool {
+        let listed = |pv: &&Pv| pv.missing_since.is_none();
+        let whole = !view.missing().iter().any(listed);
+        whole || self.memory.knows(view.group.uuid)
+    }
+
+    /// An admin goes on with what is here, although disks that are away have newer data. Blocks.
+    pub fn accept_older(&self, vg: &str) -> Result<Vec<String>, String> {
+        let slot = self.slot(vg).ok_or("no such group")?;
+        let mut entry = slot.lock();
+        if !entry.older {
+            return Err("nothing newer than what is here is known".to_owned());
+        }
+        self.memory.forget(entry.group.uuid);
+        let result = entry.open_again();
+        self.memory.meet(entry.group.uuid);
         slot.publish(&entry);
         result
     }

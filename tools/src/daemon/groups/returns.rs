@@ -128,9 +128,10 @@ impl Groups {
     /// Places where a disk may be that a group in use is waiting for: which disk is there, and how
     /// long it is.
     pub fn waited_for(&self, places: &BTreeSet<PathBuf>) -> Vec<(PathBuf, DiskKey, u64)> {
-        let waiting = self.views().iter().any(|view| {
-            view.trouble.is_none() && !view.group.exported && !view.missing().is_empty()
-        });
+        let waiting = self
+            .views()
+            .iter()
+            .any(|view| !view.group.exported && !view.missing().is_empty());
         if !waiting {
             return Vec::new();
         }

@@ -6,8 +6,9 @@
 //! with the version that stands.
 
 use super::commit::Entry;
+use super::handover::Loose;
 use super::returns::{self, Content};
-use super::{Groups, News, Orphan, Slot};
+use super::{Groups, Memory, News, Orphan, Slot};
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use crate::daemon::verbs::chain;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,8 +49,10 @@ impl Groups {
             self.look(path, before, &mut seen, &mut scans, &mut outcome);
         }
         if scans.is_empty() {
+            self.carry_on(Vec::new(), &mut outcome);
             return outcome;
         }
+        let mut loose = Vec::new();
         // The groups stand still while the disks in use are read, or a half-written commit would
         // look like disagreement.
         let mut entries: BTreeMap<Uuid, _> = slots
@@ -74,20 +77,24 @@ impl Groups {
             let uuid = assembly.group;
             match entries.get_mut(&uuid) {
                 Some((slot, entry)) if entry.store.is_some() => {
-                    let changed = join(entry, assembly, &mut outcome);
+                    let changed = join(entry, assembly, &mut loose, &mut outcome);
                     slot.publish(entry);
                     if changed {
                         outcome.changed.push(entry.group.name.clone());
                     }
                 }
                 Some((slot, entry)) => {
-                    if let Some(better) = open(assembly, entry.disks.clone(), &mut outcome) {
+                    let old = entry.disks.clone();
+                    let found = open(assembly, old, &self.memory, &mut loose, &mut outcome);
+                    if let Some(better) = found {
                         **entry = better;
                         slot.publish(entry);
                     }
                 }
                 None => {
-                    if let Some(entry) = open(assembly, BTreeMap::new(), &mut outcome) {
+                    let none = BTreeMap::new();
+                    let found = open(assembly, none, &self.memory, &mut loose, &mut outcome);
+                    if let Some(entry) = found {
                         self.insert(entry, &mut outcome);
                     }
                 }
@@ -99,6 +106,8 @@ impl Groups {
                 self.put_orphan(Orphan { uuid, disk });
             }
         }
+        drop(entries);
+        self.carry_on(loose, &mut outcome);
         outcome
     }
 
@@ -184,16 +193,29 @@ impl Groups {
 fn open(
     assembly: Assembly<Key>,
     old: BTreeMap<Uuid, FilePv>,
+    memory: &Arc<Memory>,
+    loose: &mut Vec<Loose>,
     outcome: &mut ScanOutcome,
 ) -> Option<Entry> {
-    let store = Store::open(&assembly);
-    let (group, trouble) = match &assembly.verdict {
+    let mut store = Store::open(&assembly);
+    let (group, mut trouble) = match &assembly.verdict {
         Verdict::Chosen(group) => ((**group).clone(), None),
         Verdict::Removed => {
-            outcome.warnings.push(format!(
-                "group {} was removed; `pvcreate --force` makes its disks usable again",
-                assembly.group
-            ));
+            let uuid = assembly.group;
+            let warning = format!(
+                "group {uuid} was removed; `pvcreate --force` makes its disks usable again"
+            );
+            loose.extend(assembly.members.into_iter().filter_map(|member| {
+                let Key::New(disk) = member.key else {
+                    return None;
+                };
+                Some(Loose {
+                    uuid: member.pv,
+                    disk,
+                    seqno: seqno_of(&member.scan),
+                    warning: warning.clone(),
+                })
+            }));
             return None;
         }
         Verdict::Conflict(conflict) => (placeholder(&assembly), Some(conflict.to_string())),
@@ -202,6 +224,12 @@ fn open(
             Some("no disk has readable metadata (see `volmgr pvck`)".into()),
         ),
     };
+    let newer = newer_elsewhere(&assembly, memory).filter(|_| !group.exported);
+    let older = newer.is_some();
+    if let Some(why) = newer {
+        store = None;
+        trouble = Some(why);
+    }
     if let Some(why) = &trouble {
         outcome
             .warnings
@@ -210,16 +238,22 @@ fn open(
             .events
             .push(("vg-trouble", group.name.clone(), why.clone()));
     }
-    let mut disks = old;
+    let mut old = old;
+    let mut disks = BTreeMap::new();
     let mut returning = Vec::new();
     for member in assembly.members {
-        let Key::New(disk) = member.key else { continue };
+        // What a disk is that was here all the time may have changed by the one that came.
+        let disk = match member.key {
+            Key::New(disk) => disk,
+            Key::Old => match old.remove(&member.pv) {
+                Some(disk) => disk,
+                None => continue,
+            },
+        };
         match member.state {
-            MemberState::Orphan => outcome.warnings.push(format!(
-                "{}: was taken out of group {}; `pvcreate --force` makes it usable again",
-                disk.path().display(),
-                group.name
-            )),
+            MemberState::Orphan => {
+                loose.push(taken_out(member.pv, disk, &member.scan, &group.name))
+            }
             MemberState::Returning => returning.push((member.pv, disk)),
             _ => {
                 for problem in member.scan.problems() {
@@ -236,6 +270,8 @@ fn open(
         group,
         disks,
         trouble,
+        older,
+        memory: memory.clone(),
         gone: BTreeMap::new(),
     };
     if entry.trouble.is_none() && !entry.group.exported {
@@ -262,10 +298,28 @@ fn open(
     Some(entry)
 }
 
+/// Why a group of which only disks are here that this node has gone on without is not used.
+fn newer_elsewhere(assembly: &Assembly<Key>, memory: &Memory) -> Option<String> {
+    let group = assembly.chosen()?;
+    let here: Vec<Uuid> = assembly.members.iter().map(|member| member.pv).collect();
+    let since = memory.newer_than(group, &here)?;
+    let away: Vec<&str> = group
+        .pvs
+        .iter()
+        .filter(|pv| !here.contains(&pv.uuid))
+        .map(|pv| pv.path_hint.as_str())
+        .collect();
+    Some(format!(
+        "what is here is older: it was given up at commit {since}, and the disk(s) last seen at {} went on without it",
+        away.join(", ")
+    ))
+}
+
 /// A group of these disks, looked at anew.
 pub(super) fn reopen(
     group: Uuid,
     disks: Vec<FilePv>,
+    memory: &Arc<Memory>,
     outcome: &mut ScanOutcome,
 ) -> Result<Entry, String> {
     let mut scans = Vec::new();
@@ -273,16 +327,43 @@ pub(super) fn reopen(
         let scan = metadata::inspect(&mut disk).map_err(|error| chain(&error))?;
         scans.push((Key::New(disk), scan));
     }
-    metadata::assemble(scans)
+    let mut loose = Vec::new();
+    let reopened = metadata::assemble(scans)
         .groups
         .into_iter()
         .find(|assembly| assembly.group == group)
-        .and_then(|assembly| open(assembly, BTreeMap::new(), outcome))
-        .ok_or_else(|| "its disks do not belong to it any more".into())
+        .and_then(|assembly| open(assembly, BTreeMap::new(), memory, &mut loose, outcome))
+        .ok_or_else(|| "its disks do not belong to it any more".into());
+    outcome
+        .warnings
+        .extend(loose.into_iter().map(|l| l.warning));
+    reopened
+}
+
+fn seqno_of(scan: &PvScan) -> u64 {
+    scan.version.as_ref().map_or(0, |v| v.group.seqno)
+}
+
+fn taken_out(uuid: Uuid, disk: FilePv, scan: &PvScan, vg: &str) -> Loose {
+    let warning = format!(
+        "{}: was taken out of group {vg}; `pvcreate --force` makes it usable again",
+        disk.path().display()
+    );
+    Loose {
+        uuid,
+        disk,
+        seqno: seqno_of(scan),
+        warning,
+    }
 }
 
 /// New disks for a group in use. Returns whether any joined.
-fn join(entry: &mut Entry, assembly: Assembly<Key>, outcome: &mut ScanOutcome) -> bool {
+fn join(
+    entry: &mut Entry,
+    assembly: Assembly<Key>,
+    loose: &mut Vec<Loose>,
+    outcome: &mut ScanOutcome,
+) -> bool {
     let new: Vec<String> = assembly
         .members
         .iter()
@@ -327,10 +408,10 @@ fn join(entry: &mut Entry, assembly: Assembly<Key>, outcome: &mut ScanOutcome) -
                 joined = true;
             }
             MemberState::Returning => returning.push((member.pv, disk)),
-            MemberState::Orphan | MemberState::Undecided => outcome.warnings.push(format!(
-                "{}: was taken out of group {vg}; `pvcreate --force` makes it usable again",
-                disk.path().display()
-            )),
+            MemberState::Orphan => loose.push(taken_out(member.pv, disk, &member.scan, &vg)),
+            MemberState::Undecided => outcome
+                .warnings
+                .push(taken_out(member.pv, disk, &member.scan, &vg).warning),
         }
     }
     joined |= take_back(entry, returning, outcome);
@@ -432,6 +513,7 @@ fn placeholder(assembly: &Assembly<Key>) -> Group {
             seqno: 0,
             commit: Uuid::nil(),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: Vec::new(),
             volumes: Default::default(),

@@ -6,9 +6,11 @@
 
 mod modes;
 mod names;
+mod owner;
 mod records;
 pub mod users;
 
+pub use owner::print_ublk_owner;
 pub use records::Records;
 
 use super::Node;
@@ -17,6 +19,7 @@ use super::verbs::chain;
 use crate::api::LvName;
 use crate::lane::{LaneError, LaneHandle, UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};
 use blockio::Limits;
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use ublk_driver::{CharDevice, Control, Device, DeviceConfig, Mode, QueueMap, Stopped, UblkError};
+use ublk_driver::{
+    CharDevice, Control, Device, DeviceConfig, Mode, Owner, QueueMap, Stopped, UblkError,
+};
 use uuid::Uuid;
 
 /// Where the stable names are.
@@ -84,7 +89,8 @@ pub struct BlockDevice {
     volume: Uuid,
     /// Why payload does not move in the best way.
     reason: Option<String>,
-    link: PathBuf,
+    /// The stable name. `/dev` is not an ordinary user's to make names in.
+    link: Option<PathBuf>,
     /// Size as announced, in bytes.
     size: AtomicU64,
     /// Ends when the lane has let go.
@@ -109,11 +115,7 @@ pub async fn create(
     volume: Uuid,
     lane: &LaneHandle,
 ) -> Result<Arc<BlockDevice>, BlockError> {
-    let limits = Limits {
-        // The flag is set afterwards: a feed may come and go while the device stays.
-        read_only: false,
-        ..lane.limits()
-    };
+    let limits = lane.limits();
     let its = Arc::clone(node);
     if let Some(opened) = blocking(move || take_over(&its, volume)).await {
         let features = opened.0.features();
@@ -125,15 +127,22 @@ pub async fn create(
         return Ok(block);
     }
     let features = blocking(|| Control::open()?.features()).await?;
-    let choices = modes::choices(node.config.ublk.mode, features).map_err(BlockError::Mode)?;
+    let wanted = node.config.ublk.mode;
+    let choices = modes::choices(wanted, features).map_err(BlockError::Mode)?;
+    let mut choices = VecDeque::from(choices);
     let mut failed: Option<BlockError> = None;
-    for modes::Choice { mode, reason } in choices {
+    while let Some(modes::Choice {
+        mode,
+        owner,
+        reason,
+    }) = choices.pop_front()
+    {
         let reason = failed
             .take()
             .map(|error| chain(&error).to_string())
             .or(reason);
         let queues = node.config.ublk.queues;
-        let made = match blocking(move || add(limits, mode, queues)).await {
+        let made = match blocking(move || add(limits, mode, owner, queues)).await {
             Ok(opened) => serve(node, name, volume, lane, opened, reason.clone(), false).await,
             Err(error) => Err(error),
         };
@@ -144,6 +153,11 @@ pub async fn create(
                     node.event("ublk-fallback", &name.to_string(), &text);
                 }
                 return Ok(block);
+            }
+            Err(BlockError::Ublk(error)) if error.is_not_permitted() && owner == Owner::Machine => {
+                // The kernel is asked, not the user's name: in a container root is an ordinary user, too.
+                choices.clear();
+                choices.push_back(modes::of_user(wanted, features).map_err(BlockError::Mode)?);
             }
             Err(error) => {
                 tracing::info!(%name, mode = mode.name(), error = chain(&error), "a block device cannot be had this way");
@@ -166,6 +180,10 @@ async fn serve(
 ) -> Result<Arc<BlockDevice>, BlockError> {
     let (hold, held) = oneshot::channel();
     let mode = device.mode();
+    let link = match device.owner() {
+        Owner::Machine => Some(Path::new(LINKS).join(&name.vg).join(&name.lv)),
+        Owner::User => None,
+    };
     let size = match (recovered, mode) {
         // Not known, or none yet.
         (true, _) | (_, Mode::ZeroCopy) => 0,
@@ -175,7 +193,7 @@ async fn serve(
         device,
         volume,
         reason,
-        link: Path::new(LINKS).join(&name.vg).join(&name.lv),
+        link,
         size: AtomicU64::new(size),
         held: Mutex::new(Some(held)),
     });
@@ -221,8 +239,16 @@ fn open(device: Device) -> Result<Opened, UblkError> {
     Ok((device, char, maps))
 }
 
-fn add(limits: Limits, mode: Mode, queues: u16) -> Result<Opened, BlockError> {
+fn add(limits: Limits, mode: Mode, owner: Owner, queues: u16) -> Result<Opened, BlockError> {
     // A control ring for each device: a command that waits holds up no other device's.
+    let limits = match owner {
+        // The flag is set afterwards: a feed may come and go while the device stays.
+        Owner::Machine => Limits {
+            read_only: false,
+            ..limits
+        },
+        Owner::User => limits,
+    };
     let limits = match mode {
         // It gets its size when its pages are stable: before, nobody can use it.
         Mode::ZeroCopy => Limits { size: 0, ..limits },
@@ -233,6 +259,7 @@ fn add(limits: Limits, mode: Mode, queues: u16) -> Result<Opened, BlockError> {
         depth: DEPTH,
         max_io: UBLK_MAX_IO,
         mode,
+        owner,
         limits,
         id: None,
     })?;
@@ -265,6 +292,10 @@ fn recorded(node: &Node, volume: Uuid) -> Option<Device> {
 fn take_over(node: &Node, volume: Uuid) -> Option<Opened> {
     let device = recorded(node, volume)?;
     let id = device.id();
+    if !device.is_recoverable() {
+        clear(node, volume);
+        return None;
+    }
     let tags = u32::from(device.queues()) * u32::from(device.depth());
     let fits = tags <= u32::from(UBLK_SLOTS)
         && device.max_io() <= UBLK_MAX_IO
@@ -297,10 +328,33 @@ fn wait_for(most: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Deletes a device that has been stopped. Where the kernel would have us wait for those who still have it
+/// open, a thread waits. Blocks.
+fn delete(device: &Device) -> Result<(), UblkError> {
+    if device.owner() == Owner::Machine || users::count(device.id()) == 0 {
+        return device.delete();
+    }
+    let id = device.id();
+    let device = device.clone();
+    let wait = move || {
+        if let Err(error) = device.delete() {
+            tracing::warn!(id, error = chain(&error), "cannot delete a ublk device");
+        }
+    };
+    std::thread::Builder::new()
+        .name(format!("ublk {id} ends"))
+        .spawn(wait)
+        .map(drop)
+        .map_err(|source| UblkError::Io {
+            what: format!("cannot wait for the users of /dev/ublkb{id}"),
+            source,
+        })
+}
+
 /// Deletes a recorded device that no one serves. Blocks.
 fn clear(node: &Node, volume: Uuid) {
     if let Some(device) = recorded(node, volume)
-        && let Err(error) = device.stop().and_then(|()| device.delete())
+        && let Err(error) = device.stop().and_then(|()| delete(&device))
     {
         tracing::warn!(
             id = device.id(),
@@ -329,9 +383,16 @@ impl BlockDevice {
         self.device.id()
     }
 
-    /// The stable name.
+    /// Where it is: its stable name, if it has one.
     pub fn path(&self) -> String {
-        self.link.display().to_string()
+        let link = self.link.clone();
+        let path = link.unwrap_or_else(|| self.device.block_path());
+        path.display().to_string()
+    }
+
+    /// Does it wait for the next daemon, with all who use it, when this one ends?
+    pub fn outlives_daemon(&self) -> bool {
+        self.device.is_recoverable()
     }
 
     /// How payload moves, as listings say it.
@@ -363,10 +424,13 @@ impl BlockDevice {
         if self.is_zero_copy() && !recovered {
             self.device.announce()?;
         }
-        self.make_link().map_err(|source| BlockError::Link {
-            path: self.link.clone(),
-            source,
-        })
+        match &self.link {
+            None => Ok(()),
+            Some(link) => self.make_link(link).map_err(|source| BlockError::Link {
+                path: link.clone(),
+                source,
+            }),
+        }
     }
 
     /// Pages that do not change while they are written: in zero-copy mode plexes and feeds read them,
@@ -397,39 +461,43 @@ impl BlockDevice {
         Ok(())
     }
 
-    fn make_link(&self) -> io::Result<()> {
-        let dir = self.link.parent().unwrap_or(Path::new(LINKS));
+    fn make_link(&self, link: &Path) -> io::Result<()> {
+        let dir = link.parent().unwrap_or(Path::new(LINKS));
         fs::create_dir_all(dir)?;
-        match fs::read_link(&self.link) {
-            Ok(_) if self.is_named() => return Ok(()),
-            Ok(_) => fs::remove_file(&self.link)?,
+        match fs::read_link(link) {
+            Ok(_) if self.is_named(link) => return Ok(()),
+            Ok(_) => fs::remove_file(link)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Something else has this name: it is not ours to remove.
             Err(error) => return Err(error),
         }
-        match std::os::unix::fs::symlink(self.device.block_path(), &self.link) {
+        match std::os::unix::fs::symlink(self.device.block_path(), link) {
             // udev was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_named() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.is_named(link) => {
+                Ok(())
+            }
             made => made,
         }
     }
 
     /// Does the name lead to this device? udev writes it as a relative path.
-    fn is_named(&self) -> bool {
+    fn is_named(&self, link: &Path) -> bool {
         let device = self.device.block_path();
-        fs::read_link(&self.link).is_ok_and(|to| to.file_name() == device.file_name())
+        fs::read_link(link).is_ok_and(|to| to.file_name() == device.file_name())
     }
 
     fn remove_link(&self) {
-        let ours = self.is_named();
-        if ours
-            && let Err(error) = fs::remove_file(&self.link)
+        let Some(link) = &self.link else {
+            return;
+        };
+        if self.is_named(link)
+            && let Err(error) = fs::remove_file(link)
             // udev removes it, too.
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, link = %self.link.display(), "cannot remove the name of a device");
+            tracing::warn!(%error, link = %link.display(), "cannot remove the name of a device");
         }
-        for dir in self.link.ancestors().skip(1).take(2) {
+        for dir in link.ancestors().skip(1).take(2) {
             // Other volumes have their names there.
             if dir.starts_with(LINKS) && fs::remove_dir(dir).is_err() {
                 break;
@@ -471,7 +539,7 @@ impl BlockDevice {
         {
             return Err(BlockError::Held { id });
         }
-        self.device.delete()?;
+        delete(&self.device)?;
         if let Err(error) = names::forget(&node.config.runtime_dir, id) {
             tracing::warn!(id, %error, "cannot forget the name of a device");
         }

@@ -1,16 +1,40 @@
 //! Which ways of moving payload to try for a new device, and what to say of the one it got.
 
 use crate::daemon::config::UblkMode;
-use ublk_driver::probe::lacks;
-use ublk_driver::{Features, Mode};
+use ublk_driver::probe::{lacks, user_lacks};
+use ublk_driver::{Features, Mode, Owner};
 
 /// A mode to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The mode.
     pub mode: Mode,
+    /// Whose the device is to be.
+    pub owner: Owner,
     /// Why it is not a better one.
     pub reason: Option<String>,
+}
+
+/// Why a device of an ordinary user is as it is.
+const OF_USER: &str =
+    "the kernel gives an ordinary user no better one, and none that outlives volmgrd";
+
+/// The only way for an ordinary user.
+pub fn of_user(wanted: UblkMode, features: Features) -> Result<Choice, String> {
+    if !matches!(wanted, UblkMode::Auto | UblkMode::Mapped) {
+        return Err(
+            "an ordinary user's block devices work in mapped mode only, and another is configured"
+                .into(),
+        );
+    }
+    match user_lacks(features) {
+        Some(why) => Err(format!("only root has block devices here: {why}")),
+        None => Ok(Choice {
+            mode: Mode::Mapped,
+            owner: Owner::User,
+            reason: Some(OF_USER.to_owned()),
+        }),
+    }
 }
 
 /// The modes to try, best first. The first that a device can be started in is taken: some of what
@@ -27,6 +51,7 @@ pub fn choices(wanted: UblkMode, features: Features) -> Result<Vec<Choice>, Stri
             Some(why) => Err(format!("{} is configured and {why}", mode.name())),
             None => Ok(vec![Choice {
                 mode,
+                owner: Owner::Machine,
                 reason: (mode != Mode::ZeroCopy).then(|| "configured".to_owned()),
             }]),
         };
@@ -37,6 +62,7 @@ pub fn choices(wanted: UblkMode, features: Features) -> Result<Vec<Choice>, Stri
         match lacks(mode, features) {
             None => found.push(Choice {
                 mode,
+                owner: Owner::Machine,
                 reason: reason.clone(),
             }),
             Some(why) => reason = Some(why),
@@ -73,6 +99,18 @@ mod tests {
         let first = choices(UblkMode::Auto, older).expect("modes").remove(0);
         assert!(first.reason.expect("a reason").contains("6.16"));
         assert!(choices(UblkMode::Auto, Features::empty()).is_err());
+    }
+
+    #[test]
+    fn an_ordinary_user_gets_one_mode_and_the_reason() {
+        let choice = of_user(UblkMode::Auto, Features::all()).expect("a choice");
+        assert_eq!((choice.mode, choice.owner), (Mode::Mapped, Owner::User));
+        assert!(choice.reason.expect("a reason").contains("outlives"));
+        let error = of_user(UblkMode::ZeroCopy, Features::all()).unwrap_err();
+        assert!(error.contains("mapped mode only"), "{error}");
+        let older = Features::all() - Features::UNPRIVILEGED_DEV;
+        let error = of_user(UblkMode::Mapped, older).unwrap_err();
+        assert!(error.contains("UNPRIVILEGED_DEV"), "{error}");
     }
 
     #[test]

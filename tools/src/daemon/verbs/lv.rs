@@ -193,7 +193,7 @@ fn place<'a>(
 }
 
 /// The group without the disks that are away but not marked yet: nothing is to be planned there.
-pub(super) fn present(view: &GroupView) -> Group {
+pub(in crate::daemon) fn present(view: &GroupView) -> Group {
     let mut group = view.group.clone();
     for pv in &mut group.pvs {
         if !view.disks.contains_key(&pv.uuid) {

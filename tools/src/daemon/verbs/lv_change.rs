@@ -113,7 +113,7 @@ async fn set_state(ctx: &Ctx, lv: &LvName, plex: &str, state: PlexState) -> Resu
     let plex_now = volume.plex(number);
     if let Some(empty) = plex_now.filter(|plex| plex.state == PlexState::Empty) {
         // Its state alone says that it has nothing, and that is about to change.
-        super::plex::prepare_map(ctx, lv, &volume, empty.map_slot, what).await?;
+        super::plex::prepare_map(&ctx.node, lv, &volume, empty.map_slot, what).await?;
     }
     ctx.node
         .commit(&lv.vg, |group| {

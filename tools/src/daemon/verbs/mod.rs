@@ -18,6 +18,7 @@ mod size;
 mod tree;
 mod vg;
 mod vg_move;
+mod vg_split;
 
 pub use lv::grow_with_peer;
 pub use report::{health, state_name as plex_state_name};
@@ -232,6 +233,27 @@ pub fn plan_failed(
             "bring it back".to_owned(),
         ),
         PlanError::Exists { .. } => (error.to_string(), "choose another name".to_owned()),
+        PlanError::Spans { volume, pv } => (
+            format!("{volume} also lies on {}", view.disk_name(*pv)),
+            format!("name that disk, too, or `volmgr pvmove` what is there of {volume}"),
+        ),
+        PlanError::HasFeed { volume, peer } => (
+            error.to_string(),
+            format!(
+                "`volmgr feeddetach --force {vg}/{volume} {peer}` first, and attach it anew afterwards"
+            ),
+        ),
+        PlanError::Handover { group, .. } => (
+            error.to_string(),
+            format!(
+                "bring all of them here and `volmgr vgscan`, or give those up that are away: \
+                 `volmgr vgreduce --removemissing {group}`"
+            ),
+        ),
+        PlanError::ExtentSizes { .. } => (
+            error.to_string(),
+            "groups of one extent size exchange disks".to_owned(),
+        ),
         PlanError::LastActivePlex { .. } => (
             error.to_string(),
             "attach another plex and let it fill first".to_owned(),
@@ -321,6 +343,7 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         | Command::Feedresume { .. }
         | Command::Feeddetach { .. }
         | Command::Feedswap { .. }
+        | Command::Feedset { .. }
         | Command::Feedverify { .. } => match ctx.node.feeds() {
             Some(feeds) => feeds.command(ctx, command).await,
             None => Err(fail(
@@ -342,17 +365,25 @@ async fn change(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Pvcreate { paths, force } => pv::pvcreate(ctx, paths, *force).await,
         Command::Pvremove { paths, force } => pv::pvremove(ctx, paths, *force).await,
         Command::Pvresize { paths, size } => pv::pvresize(ctx, paths, *size).await,
+        Command::Pvspare { paths, spare } => pv::pvspare(ctx, paths, *spare).await,
         Command::Vgcreate {
             vg,
             pvs,
             extent_size,
             force,
-        } => vg::vgcreate(ctx, vg, pvs, *extent_size, *force).await,
+            tags,
+        } => vg::vgcreate(ctx, vg, pvs, *extent_size, *force, tags).await,
         Command::Vgextend { vg, pvs, force } => vg::vgextend(ctx, vg, pvs, *force).await,
         Command::Vgreduce { vg, pvs, missing } => vg::vgreduce(ctx, vg, pvs, *missing).await,
         Command::Vgremove { vg, force } => vg::vgremove(ctx, vg, *force).await,
         Command::Vgrename { vg, new } => vg::vgrename(ctx, vg, new).await,
+        Command::VgacceptOlder { vg } => vg_move::accept_older(ctx, vg).await,
         Command::Vgchange { vg, active } => vg_move::vgchange(ctx, vg.as_deref(), *active).await,
+        Command::Vgsplit { from, to, pvs, lv } => {
+            vg_split::vgsplit(ctx, from, to, pvs, lv.as_deref()).await
+        }
+        Command::Vgmerge { into, from } => vg_split::vgmerge(ctx, into, from).await,
+        Command::Pvtags { paths, add, del } => pv::pvtags(ctx, paths, add, del).await,
         Command::Vgtags { vg, add, del } => vg_move::vgtags(ctx, vg, add, del).await,
         Command::Vgexport { vg } => vg_move::vgexport(ctx, vg).await,
         Command::Vgimport { vg } => vg_move::vgimport(ctx, vg).await,

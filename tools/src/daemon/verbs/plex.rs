@@ -1,10 +1,10 @@
 //! `plexattach`, `plexdetach`, `lvconvert`: data plexes.
 
 use super::lv::{named_pvs, present};
-use super::vg::usable;
+use super::vg::{usable, usable_on};
 use super::{Ctx, chain, commit_failed, fail, find_volume, plan_failed, plex_number, wrong};
 use crate::api::{Failure, LvName, MirrorSpec};
-use crate::daemon::{active, logs};
+use crate::daemon::{Node, active, logs};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 use volmgr::model::{Layout, LogCopy, Plex, PlexState, Volume};
@@ -53,7 +53,7 @@ async fn attach(
         return Ok(());
     }
     for plex in &plexes {
-        prepare_map(ctx, lv, &volume, plex.map_slot, what).await?;
+        prepare_map(&ctx.node, lv, &volume, plex.map_slot, what).await?;
     }
     ctx.node
         .commit(&lv.vg, |group| {
@@ -79,19 +79,19 @@ async fn attach(
 /// another plex left there, or nobody. The log says durably that the plex misses everything, lest a crash
 /// makes it one that misses nothing.
 pub(super) async fn prepare_map(
-    ctx: &Ctx,
+    node: &Node,
     lv: &LvName,
     volume: &Volume,
     slot: u32,
     what: &str,
 ) -> Result<(), Failure> {
     // The engine of a served volume keeps the log.
-    if let Some(lane) = ctx.node.active.lane(volume.uuid) {
+    if let Some(lane) = node.active.lane(volume.uuid) {
         let prepared = lane.prepare_slot(slot).await;
         return prepared.map_err(|error| fail(lv, what, chain(&error), ""));
     }
-    let view = usable(ctx, &lv.vg, what)?;
-    let disks = ctx.node.groups.disks(&lv.vg);
+    let view = usable_on(node, &lv.vg, what)?;
+    let disks = node.groups.disks(&lv.vg);
     tokio::task::block_in_place(|| {
         logs::fit(&view, volume, &disks)?;
         logs::set_all_dirty(&view.group, volume, &disks, slot)

@@ -1,7 +1,8 @@
-//! `pvcreate`, `pvremove`, `pvresize`: disks. Nothing foreign is overwritten without `--force`, and
+//! `pvcreate`, `pvremove`, `pvresize`, `pvchange`: disks. Nothing foreign is overwritten without `--force`, and
 //! nothing that someone uses is touched at all.
 
-use super::{Ctx, fail, wrong};
+use super::vg::{member_of, usable};
+use super::{Ctx, commit_failed, fail, wrong};
 use crate::api::Failure;
 use crate::daemon::disks::{ClaimError, DiskKey, FilePv};
 use crate::daemon::groups::{Known, Orphan};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use volmgr::label::Geometry;
 use volmgr::metadata::{self, PvIo};
+use volmgr::plan::{self, PlanError};
 use volmgr::signature;
 
 /// A disk that may be given to a group.
@@ -185,6 +187,90 @@ pub async fn pvresize(ctx: &Ctx, paths: &[String], size: Option<u64>) -> Result<
             .message(format!("Physical volume \"{}\" changed.", path.display()));
     }
     Ok(())
+}
+
+/// `pvchange --spare`: a disk is kept to spare, or not.
+pub async fn pvspare(ctx: &Ctx, paths: &[String], spare: bool) -> Result<(), Failure> {
+    let what = "cannot change PV";
+    let mut chosen = Vec::new();
+    for path in distinct(paths, what)? {
+        let views = ctx.node.groups.views();
+        let member = views
+            .into_iter()
+            .find_map(|view| member_of(&view, &path).map(|pv| (view, pv)));
+        let (view, pv) = member.ok_or_else(|| {
+            let why = "it is not a disk of any group";
+            fail(path.display(), what, why, "see `volmgr pvs`")
+        })?;
+        let view = usable(ctx, &view.group.name, what)?;
+        plan::set_spare(&view.group, pv, spare).map_err(|error| refused(&path, what, &error))?;
+        chosen.push((view, pv, path));
+    }
+    for (view, pv, path) in chosen {
+        let as_what = if spare { "spare" } else { "for use" };
+        if ctx.would(&format!("keep {} {as_what}", path.display())) {
+            continue;
+        }
+        ctx.node
+            .commit(&view.group.name, |group| plan::set_spare(group, pv, spare))
+            .map_err(|error| commit_failed(path.display(), what, error))?;
+        let object = path.display().to_string();
+        let text = format!("disk {pv} of {} is {as_what}", view.group.name);
+        ctx.node.event("pv-changed", &object, &text);
+        ctx.out
+            .message(format!("Physical volume \"{object}\" changed."));
+    }
+    Ok(())
+}
+
+/// `pvchange --addtag`, `--deltag`: disks of groups; all are looked at before the first is changed.
+pub async fn pvtags(
+    ctx: &Ctx,
+    paths: &[String],
+    add: &[String],
+    del: &[String],
+) -> Result<(), Failure> {
+    let what = "cannot change tags";
+    let mut pvs = Vec::new();
+    for path in distinct(paths, what)? {
+        let Some(Known::Member(vg)) = known(ctx, &path, what)? else {
+            return Err(fail(
+                path.display(),
+                what,
+                "it is not a disk of a group, whose metadata tags are kept in",
+                "vgcreate or vgextend takes it into one",
+            ));
+        };
+        let view = super::vg::usable(ctx, &vg, what)?;
+        let pv = super::vg::member_of(&view, &path)
+            .ok_or_else(|| fail(path.display(), what, "the disk has gone", "`volmgr vgscan`"))?;
+        plan::tag_pv(&view.group, pv, add, del)
+            .map_err(|error| super::plan_failed(path.display(), what, &error, &view))?;
+        pvs.push((path, vg, pv));
+    }
+    for (path, vg, pv) in pvs {
+        if ctx.would(&format!("change tags of {}", path.display())) {
+            continue;
+        }
+        ctx.node
+            .commit(&vg, |group| plan::tag_pv(group, pv, add, del))
+            .map_err(|error| super::commit_failed(path.display(), what, error))?;
+        ctx.out
+            .message(format!("Physical volume \"{}\" changed.", path.display()));
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, what: &str, error: &PlanError) -> Failure {
+    match error {
+        PlanError::InUse { volume, .. } => fail(
+            path.display(),
+            what,
+            format!("{volume} has data there"),
+            "`volmgr pvmove` moves it to other disks",
+        ),
+        other => fail(path.display(), what, other, ""),
+    }
 }
 
 /// A disk for a group: a PV without a group, or an empty disk (or any unused one, with `force`).

@@ -5,7 +5,8 @@
 //! replaced is in the metadata, so a daemon that comes up again goes on where the last one ended. Who
 //! waits only watches.
 
-use super::lv::{named_pvs, present};
+use super::lv::named_pvs;
+pub(in crate::daemon) use super::lv::present;
 use super::plex::prepare_map;
 use super::plex_sync::Pace;
 use super::vg::{member_of, usable};
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
-use volmgr::model::{Plex, PlexState, Volume};
+use volmgr::model::{Group, Plex, PlexState, Volume};
 use volmgr::plan::{self, PlanError};
 
 const WHAT: &str = "cannot move";
@@ -215,41 +216,60 @@ async fn begin(
     if begun.is_empty() {
         return Ok(());
     }
+    add_plexes(&ctx.node, vg, &planned, &begun, path, WHAT).await?;
     for (name, plexes) in &begun {
-        let new = planned.volume(&name.lv).into_iter().flat_map(|v| &v.plexes);
-        for plex in new.filter(|plex| plexes.contains(&plex.uuid)) {
-            let (_, volume) = find_volume(&ctx.node, name, WHAT)?;
-            prepare_map(ctx, name, &volume, plex.map_slot, WHAT).await?;
-        }
-    }
-    ctx.node
-        .commit(vg, |group| {
-            let mut next = group.clone();
-            for (name, plexes) in &begun {
-                let planned = planned.volume(&name.lv).cloned();
-                let index = next.volumes.iter().position(|v| v.name == name.lv);
-                let (Some(planned), Some(index)) = (planned, index) else {
-                    return Err(PlanError::NotFound {
-                        what: "volume",
-                        name: name.to_string(),
-                    });
-                };
-                // States may have changed since it was planned; where things lie has not.
-                let volume = &mut next.volumes[index];
-                let new = |uuid: &Uuid| plexes.contains(uuid);
-                let added = planned.plexes.into_iter().filter(|p| new(&p.uuid));
-                volume.plexes.extend(added);
-                let logs = planned.log.into_iter().filter(|l| new(&l.plex));
-                volume.log.extend(logs);
-            }
-            Ok(next)
-        })
-        .map_err(|error| commit_failed(path, WHAT, error))?;
-    for (name, plexes) in &begun {
-        active::reconfigure(&ctx.node, name, &[]).await?;
-        active::adopt_logs(&ctx.node, name).await?;
         let text = format!("{} plex(es) on the way off {path}", plexes.len());
         ctx.node.event("pvmove-started", &name.to_string(), &text);
+    }
+    Ok(())
+}
+
+/// Commits the new plexes of a plan, all of them or none, and has them filled. `object` is what it is
+/// done for. The caller holds the verb lock.
+pub(in crate::daemon) async fn add_plexes(
+    node: &Node,
+    vg: &str,
+    planned: &Group,
+    begun: &[(LvName, Vec<Uuid>)],
+    object: &str,
+    what: &str,
+) -> Result<(), Failure> {
+    for (name, plexes) in begun {
+        let new = planned.volume(&name.lv).into_iter().flat_map(|v| &v.plexes);
+        for plex in new.filter(|plex| plexes.contains(&plex.uuid)) {
+            let (_, volume) = find_volume(node, name, what)?;
+            prepare_map(node, name, &volume, plex.map_slot, what).await?;
+        }
+    }
+    node.commit(vg, |group| {
+        let mut next = group.clone();
+        for (name, plexes) in begun {
+            let planned = planned.volume(&name.lv).cloned();
+            let index = next.volumes.iter().position(|v| v.name == name.lv);
+            let (Some(planned), Some(index)) = (planned, index) else {
+                return Err(PlanError::NotFound {
+                    what: "volume",
+                    name: name.to_string(),
+                });
+            };
+            // States may have changed since it was planned; where things lie has not.
+            let volume = &mut next.volumes[index];
+            let new = |uuid: &Uuid| plexes.contains(uuid);
+            let added = planned.plexes.into_iter().filter(|p| new(&p.uuid));
+            volume.plexes.extend(added);
+            let logs = planned.log.into_iter().filter(|l| new(&l.plex));
+            volume.log.extend(logs);
+        }
+        // A disk that a plex has gone to is no spare one any more.
+        for pv in &mut next.pvs {
+            pv.spare &= planned.pv(pv.uuid).is_none_or(|pv| pv.spare);
+        }
+        Ok(next)
+    })
+    .map_err(|error| commit_failed(object, what, error))?;
+    for (name, _) in begun {
+        active::reconfigure(node, name, &[]).await?;
+        active::adopt_logs(node, name).await?;
     }
     Ok(())
 }

@@ -119,7 +119,11 @@ fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
         let missing = path.is_none();
         let attr = format!(
             "{}{}{}",
-            if missing { '-' } else { 'a' },
+            match (missing, pv.spare) {
+                (true, _) => '-',
+                (false, true) => 's',
+                (false, false) => 'a',
+            },
             if group.exported { 'x' } else { '-' },
             if missing { 'm' } else { '-' },
         );
@@ -140,6 +144,8 @@ fn pv_rows(view: &GroupView, rows: &mut Vec<Row>) {
             ),
             ("pv_uuid", text(pv.uuid.to_string())),
             ("dev_size", Value::Size(pv.size)),
+            ("pv_spare", text(if pv.spare { "spare" } else { "" })),
+            ("pv_tags", tags(&pv.tags)),
         ]));
     }
 }
@@ -157,6 +163,8 @@ fn orphan_rows(node: &Node) -> Vec<Row> {
                 ("pv_free", Value::Size(orphan.size)),
                 ("pv_uuid", text(orphan.uuid.to_string())),
                 ("dev_size", Value::Size(orphan.size)),
+                ("pv_spare", text("")),
+                ("pv_tags", Value::Empty),
             ])
         })
         .collect()

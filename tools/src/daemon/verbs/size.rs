@@ -58,6 +58,7 @@ mod tests {
             seqno: 1,
             commit: Uuid::from_u128(2),
             exported: false,
+            handover: None,
             tags: Default::default(),
             pvs: vec![Pv {
                 uuid: Uuid::from_u128(3),
@@ -66,6 +67,8 @@ mod tests {
                 extent_count: 100,
                 path_hint: String::new(),
                 missing_since: None,
+                spare: false,
+                tags: Default::default(),
             }],
             volumes: Default::default(),
         }

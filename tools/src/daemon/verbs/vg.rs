@@ -3,8 +3,9 @@
 use super::pv::{self, Candidate};
 use super::{Ctx, commit_failed, fail, find_group, no_group, wrong};
 use crate::api::Failure;
+use crate::daemon::Node;
 use crate::daemon::disks::DiskKey;
-use crate::daemon::groups::{GroupView, Orphan};
+use crate::daemon::groups::{GroupView, Orphan, unfinished};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -21,6 +22,7 @@ pub async fn vgcreate(
     paths: &[String],
     extent_size: Option<u64>,
     force: bool,
+    tags: &[String],
 ) -> Result<(), Failure> {
     let what = "cannot create";
     check_new_name(ctx, vg, what)?;
@@ -41,7 +43,9 @@ pub async fn vgcreate(
         return Ok(());
     }
     let (orphans, pvs) = label_all(ctx, candidates, what)?;
-    let group = match plan::create_group(Uuid::new_v4(), vg, extent_size, pvs) {
+    let planned = plan::create_group(Uuid::new_v4(), vg, extent_size, pvs)
+        .and_then(|group| plan::tag_group(&group, tags, &[]));
+    let group = match planned {
         Ok(group) => group,
         Err(error) => {
             give_back(ctx, orphans);
@@ -115,6 +119,9 @@ pub async fn vgreduce(ctx: &Ctx, vg: &str, paths: &[String], missing: bool) -> R
             "name one, or --removemissing",
         ));
     }
+    if missing && view.group.handover.is_some() {
+        return super::vg_split::give_up(ctx, vg, what);
+    }
     if leaving.is_empty() {
         ctx.out.message(format!("No disk of {vg} is missing."));
         return Ok(());
@@ -144,7 +151,7 @@ pub async fn vgreduce(ctx: &Ctx, vg: &str, paths: &[String], missing: bool) -> R
 /// `vgremove`: the disks stay PVs, without a group.
 pub async fn vgremove(ctx: &Ctx, vg: &str, force: bool) -> Result<(), Failure> {
     let what = "cannot remove";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     let volumes = &view.group.volumes;
     if !volumes.is_empty() && !force {
         return Err(fail(
@@ -210,7 +217,7 @@ pub async fn vgremove(ctx: &Ctx, vg: &str, force: bool) -> Result<(), Failure> {
 /// `vgrename`; names of active volumes' exports would change under their clients.
 pub async fn vgrename(ctx: &Ctx, vg: &str, new: &str) -> Result<(), Failure> {
     let what = "cannot rename";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     check_new_name(ctx, new, what)?;
     super::vg_move::none_active(ctx, &view, what)?;
     if ctx.would(&format!("rename group {vg} to {new}")) {
@@ -227,7 +234,24 @@ pub async fn vgrename(ctx: &Ctx, vg: &str, new: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_new_name(ctx: &Ctx, vg: &str, what: &str) -> Result<(), Failure> {
+/// A group that may be changed, and that nothing is on its way to or from.
+pub(super) fn settled(ctx: &Ctx, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
+    let view = usable(ctx, vg, what)?;
+    match unfinished(&view.group) {
+        None => Ok(view),
+        Some(why) => Err(fail(
+            vg,
+            what,
+            why,
+            format!(
+                "bring its disks here and `volmgr vgscan`, or give those up that are away: \
+                 `volmgr vgreduce --removemissing {vg}`"
+            ),
+        )),
+    }
+}
+
+pub(super) fn check_new_name(ctx: &Ctx, vg: &str, what: &str) -> Result<(), Failure> {
     names::check(vg).map_err(|error| wrong(vg, what, error, "choose another name"))?;
     if ctx.node.groups.view(vg).is_some() {
         return Err(fail(vg, what, "it exists already", "choose another name"));
@@ -237,7 +261,12 @@ fn check_new_name(ctx: &Ctx, vg: &str, what: &str) -> Result<(), Failure> {
 
 /// A group that may be changed: here, without trouble, not exported.
 pub(super) fn usable(ctx: &Ctx, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
-    let view = find_group(&ctx.node, vg, what)?;
+    usable_on(&ctx.node, vg, what)
+}
+
+/// [`usable`], for who is no verb.
+pub(super) fn usable_on(node: &Node, vg: &str, what: &str) -> Result<Arc<GroupView>, Failure> {
+    let view = find_group(node, vg, what)?;
     if let Some(why) = &view.trouble {
         return Err(fail(vg, what, why, "see `volmgr vgscan` and `volmgr pvck`"));
     }
@@ -321,7 +350,7 @@ fn give_back(ctx: &Ctx, orphans: Vec<Orphan>) {
     ctx.node.remember_devices();
 }
 
-fn tell(ctx: &Ctx, news: &[crate::daemon::groups::News]) {
+pub(super) fn tell(ctx: &Ctx, news: &[crate::daemon::groups::News]) {
     for (kind, object, text) in news {
         ctx.node.event(kind, object, text);
     }

@@ -1,6 +1,6 @@
 //! `vgchange`, `vgexport`, `vgimport`, `vgcfgbackup`, `vgcfgrestore`, `vgscan`: groups as a whole.
 
-use super::vg::{exists, usable};
+use super::vg::{exists, settled, usable};
 use super::{Ctx, commit_failed, fail};
 use crate::api::{Failure, LvName};
 use crate::daemon::active;
@@ -87,10 +87,31 @@ pub async fn vgtags(ctx: &Ctx, vg: &str, add: &[String], del: &[String]) -> Resu
     Ok(())
 }
 
+/// `vgchange --accept-older`: the disks with the newer data will not come.
+pub async fn accept_older(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
+    let what = "cannot accept the older state";
+    let view = exists(ctx, vg, what)?;
+    if ctx.would(&format!(
+        "go on with what the disks of {vg} that are here have"
+    )) {
+        return Ok(());
+    }
+    let warnings = tokio::task::block_in_place(|| ctx.node.groups.accept_older(vg))
+        .map_err(|why| fail(vg, what, why, "see `volmgr vgs` and `volmgr pvs`"))?;
+    for warning in warnings {
+        ctx.out.warning(warning);
+    }
+    let text = view.trouble.clone().unwrap_or_default();
+    ctx.node.event("older-accepted", vg, &text);
+    ctx.out
+        .message(format!("Volume group \"{vg}\" successfully changed"));
+    Ok(())
+}
+
 /// `vgexport`: nobody here uses the group until it is imported; its disks are let go of.
 pub async fn vgexport(ctx: &Ctx, vg: &str) -> Result<(), Failure> {
     let what = "cannot export";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     none_active(ctx, &view, what)?;
     if ctx.would(&format!("export group {vg}")) {
         return Ok(());
@@ -243,7 +264,7 @@ pub async fn vgcfgrestore(
     force: bool,
 ) -> Result<(), Failure> {
     let what = "cannot restore metadata";
-    let view = usable(ctx, vg, what)?;
+    let view = settled(ctx, vg, what)?;
     none_active(ctx, &view, what)?;
     let path = backup_path(ctx, vg, file);
     let failed = |why: String| fail(vg, what, format!("{}: {why}", path.display()), "");
@@ -295,6 +316,7 @@ pub async fn vgcfgrestore(
             next.pvs = now.pvs.clone();
             next.name = now.name.clone();
             next.seqno = now.seqno;
+            next.handover = None;
             next.volumes
                 .update(|volume| volume.active, |volume| volume.active = false);
             Ok::<_, Infallible>(next)

@@ -6,6 +6,7 @@ use super::super::record::{self, Ask};
 use crate::lane::LaneHandle;
 use feedplex::generation::Role;
 use feedplex::session::{FreshIds, LocalFeed, MapChange, RecordChange, Rights, SessionConfig};
+use feedplex::wire::control::Handshake;
 use feedplex::wire::preamble::Token;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -19,7 +20,7 @@ pub(super) async fn commit(
     entry: &Arc<FeedEntry>,
     lane: &LaneHandle,
     change: &RecordChange,
-    peer_lv: Option<String>,
+    peer: Option<&Handshake>,
 ) -> Result<(), String> {
     let failed = |error: crate::lane::LaneError| error.to_string();
     if matches!(change, RecordChange::Session { .. }) && entry.provisional().is_some() {
@@ -69,14 +70,16 @@ pub(super) async fn commit(
     feeds.commit_change(entry, |volume| {
         record::apply(volume, entry.uuid, change);
         let record = volume.feeds.iter_mut().find(|feed| feed.uuid == entry.uuid);
-        if let (Some(record), Some(name)) = (record, peer_lv) {
-            // It may have been renamed since.
-            record.peer_lv = name;
+        if let (Some(record), Some(peer)) = (record, peer) {
+            record::learn(record, peer, change);
         }
         if let Some(map_slot) = missing {
             record::begin_restore(volume, entry.uuid, map_slot);
         }
     })?;
+    if let (RecordChange::Session { .. }, Some(peer)) = (change, peer) {
+        entry.agreed_on(peer.stamp);
+    }
     if map == MapChange::Clear || missing.is_some() {
         lane.clear_feed_map(id).await.map_err(failed)?;
     }
@@ -129,6 +132,7 @@ impl Feeds {
             node: self.node.identity.uuid,
             name: self.node.identity.name.clone(),
             fingerprint: self.node.key.fingerprint().to_string(),
+            run: self.run,
             fresh: FreshIds {
                 epoch: Uuid::new_v4(),
                 session: Uuid::new_v4(),
@@ -183,7 +187,11 @@ impl Feeds {
             },
             false => self.rights(&entry.peer, &entry.lv()),
         };
-        let facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
+        let mut facts = record::facts(&view.group, &volume, &feed, ask, false, dirty_bytes > 0);
+        if feed.rest_stamp.is_none() {
+            facts.stamp = lane.log_stamp().await.map_err(|error| error.to_string())?;
+        }
+        facts.seen = facts.seen.max(entry.seen());
         Ok(LocalFeed {
             facts,
             rights,

@@ -95,7 +95,10 @@ pub(super) async fn attach(
         ));
     }
     if let Some(feed) = known {
-        check_again(lv, peer, feed, what)?;
+        let refused = feeds
+            .entry(feed.uuid)
+            .is_some_and(|entry| entry.status().state == FeedState::Refused);
+        check_again(lv, peer, feed, refused && *discard_peer, what)?;
     } else if let Some(other) = volume.feeds.iter().find(|feed| feed.fills()) {
         // Cascading works; what is refused is a source that is not its own master yet.
         if !other.seeded {
@@ -162,7 +165,14 @@ pub(super) async fn attach(
 }
 
 /// A feed that exists may be attached again where it ended or was stopped.
-fn check_again(lv: &LvName, peer: &str, feed: &Feed, what: &str) -> Result<(), Failure> {
+/// `given_up`: it was refused, and the admin says now that what is at the peer may go.
+fn check_again(
+    lv: &LvName,
+    peer: &str,
+    feed: &Feed,
+    given_up: bool,
+    what: &str,
+) -> Result<(), Failure> {
     if !feed.initiator {
         return Err(fail(
             lv,
@@ -179,6 +189,7 @@ fn check_again(lv: &LvName, peer: &str, feed: &Feed, what: &str) -> Result<(), F
             format!("the last direction was from {peer}"),
             format!("feedswap {lv} {peer} makes this side the source"),
         )),
+        (FeedIntent::Attached, Direction::Out) if given_up => Ok(()),
         (FeedIntent::Paused, _) => Err(fail(lv, what, "the feed is paused", "feedresume")),
         (FeedIntent::Attached | FeedIntent::Detaching { .. }, _) => Err(fail(
             lv,

@@ -93,7 +93,7 @@ pub(super) async fn swap(
                     "feedwait",
                 ));
             }
-            swap_attached(feeds, ctx, &entry, &feed, lv, &object).await
+            swap_attached(feeds, ctx, &entry, &feed, *discard_local, lv, &object).await
         }
         FeedIntent::Paused => Err(fail(lv, what, "the feed is paused", "feedresume first")),
         FeedIntent::Detaching { .. } => Err(fail(
@@ -201,6 +201,7 @@ async fn swap_attached(
     ctx: &Ctx,
     entry: &Arc<FeedEntry>,
     feed: &Feed,
+    discard_local: bool,
     lv: &LvName,
     object: &str,
 ) -> Result<(), Failure> {
@@ -211,8 +212,15 @@ async fn swap_attached(
         ..Ask::default()
     };
     if status.state == FeedState::Refused && feed.initiator {
-        // The peer may have gone ahead with an exchange that was asked for here before a crash.
-        entry.ask(consent, None);
+        // The peer may have gone ahead with an exchange that was asked for here before a crash; or the two
+        // sides' content is not one history, and the admin says that this side's may go.
+        let given_up = discard_local && feed.direction == Direction::Out;
+        let ask = Ask {
+            swap: given_up,
+            discard_local: given_up,
+            ..consent
+        };
+        entry.ask(ask, None);
         entry.wake.notify_one();
         next_attempt(entry, object, what, status.attempts).await?;
         told(feeds, ctx, entry, lv, object);
