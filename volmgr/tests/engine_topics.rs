@@ -258,29 +258,6 @@ fn the_last_plex_is_never_given_up() {
 }
 
 #[test]
-fn a_frozen_volume_takes_writes_of_feeds_only() {
-    let mut lane = Lane::new(layout(1, &[]));
-    lane.engine.freeze();
-    lane.engine.freeze();
-    let read_only = Some(Err(IoError::new(IoErrorKind::ReadOnly)));
-    let refused = lane.ask(Op::Write, 0, 512);
-    assert_eq!(lane.result(refused), read_only);
-    let flags = Flags::empty();
-    let fed = lane.request(Op::Write, 0, 512, flags, Origin::Feed);
-    let io = lane.disk(DiskOp::Write)[0].io;
-    lane.good(io);
-    assert_eq!(lane.result(fed), Some(Ok(())));
-    // Whoever else has frozen it still wants it so.
-    lane.engine.thaw();
-    let refused = lane.ask(Op::Discard, 0, 512);
-    assert_eq!(lane.result(refused), read_only);
-    lane.engine.thaw();
-    lane.ask(Op::Write, 0, 512);
-    assert_eq!(lane.disk(DiskOp::Write).len(), 1);
-    finish(lane);
-}
-
-#[test]
 fn a_cycle_whose_flush_failed_clears_nothing() {
     let mut lane = Lane::new(layout(1, &[FeedMode::Async]));
     let write = lane.ask(Op::Write, 0, 512);

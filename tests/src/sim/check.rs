@@ -5,7 +5,7 @@ use super::history::History;
 use super::session::{Sess, is_tracked};
 use super::world::World;
 use feedplex::generation::Role;
-use feedplex::session::{RecordChange, SinkContent};
+use feedplex::session::{RecordChange, Session, SinkContent};
 use feedplex::wire::control::RefusalCode;
 use std::rc::Rc;
 use uuid::Uuid;
@@ -186,7 +186,8 @@ impl World {
         let (Some(feed), true) = (sess.feed, disagree && self.relations.len() == 1) else {
             return;
         };
-        let swap = sess.asks_swap || sess.peer_facts().is_none_or(|peer| peer.swap);
+        let peer = sess.session.as_ref().and_then(Session::peer);
+        let swap = sess.asks_swap || peer.is_none_or(|peer| peer.swap);
         let sinks: Vec<usize> = [n, sess.peer]
             .into_iter()
             .filter(|m| {

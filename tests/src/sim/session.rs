@@ -584,11 +584,6 @@ impl Sess {
         self.inbox.push_back(Inbox::Streams);
     }
 
-    /// What the peer has said of itself.
-    pub fn peer_facts(&self) -> Option<&Handshake> {
-        self.session.as_ref().and_then(Session::peer)
-    }
-
     /// Is it the source, as far as it knows?
     pub fn role(&self) -> Option<Role> {
         self.session.as_ref().and_then(Session::role)
