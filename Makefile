@@ -7,12 +7,12 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench sim model campaign hostile fuzz deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim sim-mutants model campaign hostile fuzz deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14 | \
-	    if [ -e tests/tests/sim.rs ]; then cat; else sed '/^  sim /d'; fi
+	    if [ -e tests/tests/sim.rs ]; then cat; else sed '/^  sim/d'; fi
 
 build: ## build volmgr and volmgrd into target/release
 	@$(need) build
@@ -52,6 +52,9 @@ bench: build ## figures beside those of others (tests/bench)
 
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
+
+sim-mutants: ## deliberate bugs that the simulator must catch; MUTANT=… tries one
+	$(CARGO) test --locked -p volmgr-tests --features mutants --test mutants -- --nocapture
 
 model: ## every order of steps of a feed between two nodes, more of it than `make unit` looks at
 	$(CARGO) test --locked --release -p volmgr-tests --test model -- --ignored --nocapture

@@ -21,10 +21,14 @@
 
 mod error;
 mod limits;
+mod mutant;
 mod request;
 mod units;
 
 pub use error::{IoError, IoErrorKind};
 pub use limits::Limits;
+pub use mutant::mutant;
+#[cfg(feature = "mutants")]
+pub use mutant::set_mutant;
 pub use request::{Flags, Op, Origin, Payload, PayloadId, Request, Ticket};
 pub use units::ByteRange;

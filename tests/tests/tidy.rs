@@ -272,6 +272,55 @@ fn pure_code_is_handed_the_world() {
 }
 
 #[test]
+fn deliberate_bugs_are_in_nothing_that_is_shipped() {
+    let read = |path: &str| fs::read_to_string(top().join(path)).unwrap();
+    let mut offenders = Vec::new();
+    let workspace = read("Cargo.toml");
+    let members = workspace.split("members = [").nth(1).unwrap();
+    let members: Vec<&str> = members.split(']').next().unwrap().split('"').collect();
+    for member in members.into_iter().skip(1).step_by(2) {
+        let path = format!("{member}/Cargo.toml");
+        let manifest = read(&path);
+        // Where they are, and the test that looks for them; on by default in neither.
+        let wanted = match member {
+            "blockio" => "mutants = []",
+            "tests" => "mutants = [\"blockio/mutants\"]",
+            _ => "",
+        };
+        let others = manifest.replace(wanted, "");
+        let turns_on =
+            |line: &&str| code_of(line).contains("mutants") || line.contains("default =");
+        if !manifest.contains(wanted)
+            || others
+                .lines()
+                .filter(|l| !l.starts_with('#'))
+                .any(|l| turns_on(&l))
+        {
+            offenders.push(path);
+        }
+    }
+    let makefile = read("Makefile");
+    let asks = |line: &&str| line.contains("features") && !line.contains("--test mutants");
+    offenders.extend(makefile.lines().filter(asks).map(str::to_owned));
+    complain("these turn deliberate bugs on", &offenders);
+    let mut named = BTreeSet::new();
+    for (path, text) in sources() {
+        if path.contains("/src/") && path != "blockio/src/mutant.rs" {
+            let names = text.split("mutant(\"").skip(1);
+            named.extend(names.map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    let table = read("tests/tests/mutants.rs");
+    let hunted = table.split("const MUTANTS").nth(1).unwrap();
+    let hunted = hunted.split("];").next().unwrap();
+    let missing: Vec<String> = named
+        .into_iter()
+        .filter(|name| !hunted.contains(&format!("\"{name}\"")))
+        .collect();
+    complain("nobody hunts these deliberate bugs", &missing);
+}
+
+#[test]
 fn scripts_can_be_run() {
     let mut offenders = Vec::new();
     for path in [

@@ -6,6 +6,7 @@ use crate::generation::{
     resolve_roles, verdict,
 };
 use crate::wire::control::{Handshake, RefusalCode};
+use blockio::mutant;
 
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ fn sink_view(facts: &Handshake) -> SinkView {
         fresh: facts.fresh,
         seeded: was_source || facts.seeded,
         consistent: was_source || facts.consistent,
-        own_changes: facts.dirty,
+        own_changes: facts.dirty && !mutant("own-changes-overlooked"),
         split: match facts.intent {
             Intent::Split { point } if !was_source => Some(point),
             _ => None,

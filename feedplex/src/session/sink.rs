@@ -9,6 +9,7 @@ use crate::wire::control::{
     CaughtUp, Empty, FlowKind, Handshake, Message, PointPrepare, PointRef, RefusalCode, Refused,
     Round, StreamsOffer, SwapReply, SwapRequest, SyncStarted, Verdict,
 };
+use blockio::mutant;
 use uuid::Uuid;
 
 /// Most data streams taken from a source.
@@ -249,19 +250,31 @@ impl Sink {
             role: Role::Sink,
             role_epoch: self.role_epoch,
             intent: Intent::Attached,
-            epochs: [Some(verdict.epoch), self.common_epoch]
-                .into_iter()
-                .flatten()
-                .collect(),
+            epochs: [
+                Some(verdict.epoch),
+                self.common_epoch
+                    .filter(|_| !mutant("epoch-forgotten-early")),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             content: match self.flow {
                 FlowKind::Full => SinkContent::Unseeded,
                 FlowKind::IncrementalUnion if self.seeded => SinkContent::Inconsistent,
                 _ if was_source => SinkContent::Consistent,
+                // The record may still say so though nobody knows how the session before ended, and no
+                // round of this one takes back what the session does not believe.
+                _ if self.seeded && !self.consistent => SinkContent::Inconsistent,
                 _ => SinkContent::Keep,
             },
             online: self.ours.online,
             generation: None,
-            map: MapChange::Keep,
+            map: match self.flow {
+                FlowKind::Full | FlowKind::IncrementalUnion if mutant("own-map-cleared-early") => {
+                    MapChange::Clear
+                }
+                _ => MapChange::Keep,
+            },
         };
         core.commit(change, After::Accepted);
     }
@@ -304,6 +317,9 @@ impl Sink {
         if !matches!(core.state, FeedState::FullSync | FeedState::Resync) {
             core.transition(state, "");
         }
+        if self.consistent && mutant("resync-stays-consistent") {
+            self.consistent = false;
+        }
         if self.consistent {
             self.consistent = false;
             core.commit(RecordChange::Inconsistent, After::SyncReady(round));
@@ -326,6 +342,10 @@ impl Sink {
             return false;
         }
         let purpose = Purpose::Consistent(caught_up.round, lineage);
+        if mutant("consistent-unflushed") {
+            self.flushed(core, purpose, true);
+            return true;
+        }
         self.ask_flush(core, purpose, Some(caught_up.live_sequence));
         true
     }

@@ -9,6 +9,7 @@ use crate::wire::control::{
     Ack, CaughtUp, Empty, FlowKind, Handshake, Message, PointPrepare, PointRef, RefusalCode,
     StreamsOffer, SwapReply, SwapRequest, SyncStarted, Verdict, WireRange,
 };
+use blockio::mutant;
 use uuid::Uuid;
 
 /// How far the handshake is.
@@ -221,7 +222,10 @@ impl Source {
                 core.send(Message::CaughtUp(CaughtUp {
                     round: self.round,
                     live_sequence,
-                    generation: self.lineage.current,
+                    generation: match mutant("generation-told-early") {
+                        true => core.config.fresh.generations[1],
+                        false => self.lineage.current,
+                    },
                     history: self.lineage.history.clone(),
                 }));
             }
@@ -295,6 +299,11 @@ impl Source {
             }
             After::SourceSession => self.offer_streams(core),
             After::Detaching => {
+                if mutant("point-committed-early")
+                    && let Some(ending) = self.ending.take()
+                {
+                    return self.commit_split(core, ending);
+                }
                 if let Some(ending) = &mut self.ending {
                     ending.agreed = true;
                 }

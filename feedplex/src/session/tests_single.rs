@@ -274,6 +274,30 @@ fn a_mark_of_the_session_before_is_not_this_ones() {
 }
 
 #[test]
+fn a_sink_that_is_not_believed_says_so_in_its_record() {
+    // Killed while it was fed: the record has it consistent, but unsettled.
+    let mut session = Session::acceptor(config(), 0);
+    session.handle(Event::Message(hello()), 0);
+    let theirs = Message::Handshake(facts(Role::Source));
+    session.handle(Event::Message(theirs), 0);
+    let mut ours = local(Role::Sink);
+    ours.facts.consistent = false;
+    session.handle(Event::Opened(Box::new(ours)), 0);
+    let verdict = Message::Verdict(Verdict {
+        flow: FlowKind::Incremental,
+        epoch: id(41),
+    });
+    let actions = session.handle(Event::Message(verdict), 0);
+    let Action::Commit { change, .. } = &actions[0] else {
+        panic!("{actions:?}");
+    };
+    let RecordChange::Session { content, .. } = change else {
+        panic!("{change:?}");
+    };
+    assert_eq!(*content, SinkContent::Inconsistent);
+}
+
+#[test]
 fn repair_goes_through_a_round_of_its_own() {
     let mut session = live_source();
     let ranges = vec![WireRange {

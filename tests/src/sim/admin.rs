@@ -1,6 +1,5 @@
 //! What admins do at random moments, and what breaks.
 
-use super::disk::Disk;
 use super::record::{self, Ask};
 use super::world::{LV, World};
 use feedplex::session::{Event, FeedState};
@@ -24,14 +23,6 @@ impl World {
             9 => self.swap(n),
             10 => self.pause_or_resume(n),
             11 => {
-                // A client that opens the volume between the look at it and the commit that makes it a
-                // sink, or between a swap and its mark, is not kept off: a hole that `docs/reliability.md` names.
-                let begins = |s: &super::session::Sess| {
-                    s.swapping || s.feed.is_some() && s.source.is_none() && s.sink.is_none()
-                };
-                if self.daemon(n).sessions.values().any(begins) {
-                    return;
-                }
                 // Who is to be fed is seldom in use.
                 let open = !self.nodes[n].open && (n == 0 || self.rng.chance(15));
                 self.nodes[n].open = open;
@@ -158,12 +149,14 @@ impl World {
 
     fn tell(&mut self, n: usize, feed: Uuid, event: Event) -> bool {
         let session = self.entry(n, feed).and_then(|e| e.session);
-        let sess = session.and_then(|id| self.daemon(n).sessions.get_mut(&id));
-        sess.map(|sess| {
-            sess.swapping |= matches!(event, Event::Swap { .. });
-            sess.push(event);
-        })
-        .is_some()
+        let Some(id) = session.filter(|id| self.daemon(n).sessions.contains_key(id)) else {
+            return false;
+        };
+        if matches!(event, Event::Swap { .. }) {
+            self.freeze(n, id);
+        }
+        self.sess(n, id).push(event);
+        true
     }
 
     fn detach(&mut self, n: usize) {
@@ -416,7 +409,7 @@ impl World {
         }
     }
 
-    fn reconfigured(&mut self, n: usize) {
+    pub(super) fn reconfigured(&mut self, n: usize) {
         self.reconfigure(n).expect("a good layout");
     }
 
@@ -437,7 +430,7 @@ impl World {
     }
 
     /// New copies of the log: formatted, given to the engine, valid once they are whole.
-    fn adopt(&mut self, n: usize) {
+    pub(super) fn adopt(&mut self, n: usize) {
         let formatted = self.adopt_logs(n);
         if formatted.is_empty() {
             return;
@@ -450,7 +443,7 @@ impl World {
     }
 
     /// Is a commit of the engine's on its way?
-    fn commits_pending(&self, n: usize) -> bool {
+    pub(super) fn commits_pending(&self, n: usize) -> bool {
         let daemon = self.nodes[n].up.as_ref().expect("the node is up");
         let commit = |j: &super::lane::Job| matches!(j, super::lane::Job::Commit(..));
         daemon.jobs.iter().any(commit)
@@ -496,102 +489,5 @@ impl World {
             .collect();
         self.nodes[n].history.grow(sectors, |s| contents[s].clone());
         self.reconfigured(n);
-    }
-
-    /// A disk fails, in one of the ways that the volume must survive.
-    pub fn disk_fault(&mut self) {
-        let n = self.rng.index(self.nodes.len());
-        if self.nodes[n].up.is_none() {
-            return;
-        }
-        let active = self.plexes_in_service(n);
-        let daemon = self.daemon(n);
-        let troubled = daemon.engine.recover_bytes() > 0 || !daemon.gone.is_empty();
-        let troubled = troubled || self.commits_pending(n) || {
-            let disks = &self.nodes[n].disks;
-            !disks.iter().all(Disk::is_sound)
-        };
-        // One at a time: two failures at once may lose data.
-        if troubled || active.is_empty() {
-            return;
-        }
-        let plex = &active[self.rng.index(active.len())];
-        let pv = plex.subdisks[0].pv;
-        let Some(disk) = self.nodes[n].pvs.iter().position(|p| *p == pv) else {
-            return;
-        };
-        // A plex that only catches up does not help.
-        let other = active.iter().any(|p| p.subdisks.iter().all(|s| s.pv != pv));
-        let sectors = self.nodes[n].history.sectors.len();
-        let sector = self.rng.index(sectors);
-        match self.rng.below(4) {
-            0 if other => self.nodes[n].disks[disk].die(),
-            1 if other => self.nodes[n].disks[disk].fail_flush = true,
-            2 if other => {
-                if let Some((disk, at)) = self.place(n, plex, sector) {
-                    self.nodes[n].disks[disk].bad.insert(at);
-                }
-            }
-            // The last plex's failure is the client's to hear of; nothing else is lost.
-            _ => self.nodes[n].disks[disk].fail_write = true,
-        }
-        self.note(|| format!("n{n} disk {disk} fails"));
-    }
-
-    /// Disks that were given up, and plexes that have failed, come back.
-    pub fn disk_returns(&mut self, n: usize) {
-        if self.commits_pending(n) {
-            return;
-        }
-        for disk in 0..self.nodes[n].disks.len() {
-            let gone = self.daemon(n).gone.contains(&disk);
-            let dead = self.nodes[n].disks[disk].dead;
-            let pv = self.nodes[n].pvs[disk];
-            let failed = self.volume(n).is_some_and(|v| {
-                v.plexes
-                    .iter()
-                    .any(|p| p.state == PlexState::Failed && p.subdisks.iter().any(|s| s.pv == pv))
-            });
-            let listed = self
-                .daemon(n)
-                .store
-                .group()
-                .pv(pv)
-                .and_then(|p| p.missing_since);
-            if !gone && !failed && listed.is_none() {
-                // A disk that nobody has missed yet heals by itself.
-                if dead && !self.faults {
-                    self.nodes[n].disks[disk].revive();
-                }
-                continue;
-            }
-            self.note(|| format!("n{n} disk {disk} returns"));
-            self.nodes[n].disks[disk].revive();
-            let daemon = self.daemon(n);
-            daemon.gone.retain(|d| *d != disk);
-            daemon.epochs[disk] += 1;
-            daemon.store.forget(pv);
-            let back = self.commit(n, |group| {
-                let group = plan::mark_pv_returned(group, pv, "disk")?;
-                Ok(plan::revive_plexes(&group, pv, false))
-            });
-            if back.is_ok() {
-                self.reconfigured(n);
-                self.adopt(n);
-            }
-        }
-    }
-
-    /// A machine loses its power, or its daemon.
-    pub fn crash_someone(&mut self) {
-        let n = self.rng.index(self.nodes.len());
-        if self.nodes[n].up.is_none() {
-            return self.boot(n);
-        }
-        let power = self.rng.chance(50);
-        self.crash(n, power);
-        if self.rng.chance(70) {
-            self.boot(n);
-        }
     }
 }

@@ -8,11 +8,11 @@ use super::world::{Daemon, Entry, LV, Node, World};
 use blockio::PayloadId;
 use feedplex::session::FeedState;
 use regionmap::log::Geometry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use uuid::Uuid;
 use volmgr::engine::{DiskId, DiskOp, Engine, EngineConfig, VolumeLayout};
-use volmgr::metadata::{PvIo, Store, assemble, inspect};
+use volmgr::metadata::{Chain, PvIo, PvScan, Store, assemble, inspect};
 use volmgr::model::{Feed, FeedIntent, Group, PlexState};
 use volmgr::plan::{self, PlanError};
 
@@ -79,6 +79,7 @@ fn write(
         if report.failed.is_empty() {
             node.committed = Some(content(store.group()));
             node.attempts.clear();
+            node.twice = report.degraded.is_empty();
             return Ok(());
         }
         if dies {
@@ -126,7 +127,9 @@ impl World {
         assert!(node.up.is_none());
         let scans = node.disks.iter_mut().enumerate();
         let scans = scans.filter_map(|(i, disk)| Some((i, inspect(&mut disk.meta).ok()?)));
-        let assembled = assemble(scans.collect());
+        let scans: Vec<(usize, PvScan)> = scans.collect();
+        check_copies(n, node, &scans);
+        let assembled = assemble(scans);
         let Some(assembly) = assembled.groups.first() else {
             panic!("n{n}: its group is gone");
         };
@@ -339,6 +342,7 @@ impl World {
     pub fn crash(&mut self, n: usize, power: bool) {
         let power = power || self.cache_loss_unknown(n);
         self.totals.crashes += 1;
+        self.nodes[n].crashed = true;
         self.note(|| format!("n{n} crashes, power cut {power}"));
         let Some(mut daemon) = self.nodes[n].up.take() else {
             return;
@@ -483,6 +487,30 @@ pub fn blank_log(geometry: &Geometry, extents: u64) -> Vec<u8> {
         image[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
     }
     image
+}
+
+/// Invariant 5: a commit that is durable is so twice on each disk, so that either area will do.
+fn check_copies(n: usize, node: &Node, scans: &[(usize, PvScan)]) {
+    let settled = node.twice && node.attempts.is_empty();
+    let Some(group) = node.committed.as_ref().filter(|_| settled) else {
+        return;
+    };
+    let here = |disk: usize| {
+        let listed = group.pv(node.pvs[disk]);
+        listed.is_some_and(|p| p.missing_since.is_none())
+    };
+    let areas = scans.iter().filter(|(disk, _)| here(*disk));
+    let newest = |chains: &[Chain; 2]| {
+        let tips = chains.iter().filter_map(Chain::tip);
+        tips.map(|tip| tip.seqno).max()
+    };
+    let versions: BTreeSet<Option<u64>> = areas
+        .flat_map(|(_, scan)| scan.areas.iter().map(|area| newest(&area.chains)))
+        .collect();
+    assert!(
+        versions.len() < 2,
+        "n{n}: copies of the metadata differ though their commit was durable: {versions:?}"
+    );
 }
 
 /// Copies a valid log to where a copy is not; the numbers of those plexes.

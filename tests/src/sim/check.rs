@@ -2,10 +2,11 @@
 //! changes are overwritten without a word (invariant 9).
 
 use super::history::History;
-use super::session::is_tracked;
+use super::session::{Sess, is_tracked};
 use super::world::World;
 use feedplex::generation::Role;
-use feedplex::session::{RecordChange, SinkContent};
+use feedplex::session::{RecordChange, Session, SinkContent};
+use feedplex::wire::control::RefusalCode;
 use std::rc::Rc;
 use uuid::Uuid;
 use volmgr::model::{Direction, FeedIntent};
@@ -178,8 +179,34 @@ impl World {
         self.passed_on.insert((feed, n), self.step);
     }
 
-    /// A client has written to a volume: it is no point of another's order any more.
+    /// Invariants 7 and 9: the admin is only asked to give something up where there is something to
+    /// give up. What a crash leaves behind may look like it.
+    pub fn check_refusal(&self, n: usize, sess: &Sess, code: RefusalCode) {
+        let disagree = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
+        let (Some(feed), true) = (sess.feed, disagree && self.relations.len() == 1) else {
+            return;
+        };
+        let peer = sess.session.as_ref().and_then(Session::peer);
+        let swap = sess.asks_swap || peer.is_none_or(|peer| peer.swap);
+        let sinks: Vec<usize> = [n, sess.peer]
+            .into_iter()
+            .filter(|m| {
+                self.feed(*m, feed)
+                    .is_some_and(|f| f.direction == Direction::In)
+            })
+            .collect();
+        let [sink] = sinks[..] else { return };
+        let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
+        let passed = self.passed_on.get(&(feed, sink)).copied().unwrap_or(0);
+        assert!(
+            swap || crashed || self.nodes[sink].last_try > passed,
+            "n{n}: refused with {code:?}, though nobody has written to the sink n{sink}"
+        );
+    }
+
+    /// A client writes to a volume: it is no point of another's order any more.
     pub fn client_wrote(&mut self, n: usize) {
+        self.nodes[n].last_try = self.step;
         let fed = self.volume(n).is_some_and(|v| {
             v.feeds
                 .iter()

@@ -32,6 +32,10 @@ pub struct Disk {
     pub fail_flush: bool,
     /// Fails the next write half way.
     pub fail_write: bool,
+    /// Has no room for what is written.
+    pub full: bool,
+    /// Takes its time.
+    pub slow: bool,
 }
 
 impl Disk {
@@ -49,6 +53,8 @@ impl Disk {
             bad: HashSet::new(),
             fail_flush: false,
             fail_write: false,
+            full: false,
+            slow: false,
         }
     }
 
@@ -59,7 +65,8 @@ impl Disk {
 
     /// Works, and nothing waits to go wrong.
     pub fn is_sound(&self) -> bool {
-        !self.dead && !self.fail_flush && !self.fail_write && self.bad.is_empty()
+        let waits = self.fail_flush || self.fail_write || self.full || self.slow;
+        !self.dead && !waits && self.bad.is_empty()
     }
 
     /// Names the moment: a flush asked for now covers what was written before.
@@ -133,6 +140,11 @@ impl Disk {
     pub fn die(&mut self) {
         self.dead = true;
         self.meta.break_down();
+    }
+
+    /// Has room again, and keeps up.
+    pub fn recover(&mut self) {
+        (self.full, self.slow) = (false, false);
     }
 
     /// Works again, with what it had.

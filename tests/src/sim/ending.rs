@@ -1,7 +1,7 @@
 //! How sessions end: the sink settles what it has, and whoever is left tries again.
 
 use super::session::{Work, is_tracked};
-use super::stream::Flushed;
+use super::stream::{Flushed, SinkStreams};
 use super::world::{LV, World};
 use feedplex::session::{CloseReason, FeedState};
 use feedplex::wire::control::RefusalCode;
@@ -11,7 +11,13 @@ use volmgr::plan;
 impl World {
     /// A sink whose session has ended: nothing is in flight, so its consistency can be believed.
     pub(super) fn settle(&mut self, n: usize, id: u64) {
-        if self.sess(n, id).sink.is_none() {
+        // What came after a frame that failed may be here without it.
+        if self
+            .sess(n, id)
+            .sink
+            .as_ref()
+            .is_none_or(SinkStreams::has_failed)
+        {
             return;
         }
         let feed = self.sess(n, id).feed.expect("a sink has a feed");
@@ -38,6 +44,7 @@ impl World {
 
     /// The session is no more.
     pub(super) fn session_gone(&mut self, n: usize, id: u64, reason: &CloseReason) {
+        self.thaw_all(n, id);
         let Some(sess) = self.daemon(n).sessions.remove(&id) else {
             return;
         };
@@ -54,6 +61,7 @@ impl World {
                 entry.state = FeedState::Refused;
                 let diverged = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
                 self.totals.diverged += u64::from(diverged);
+                self.check_refusal(n, &sess, *code);
             }
             CloseReason::Paused => {
                 entry.enabled = false;

@@ -9,7 +9,7 @@ use super::world::{LV, World};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Origin, PayloadId, Request, Ticket};
 use feedplex::session::Event;
 use std::collections::HashMap;
-use volmgr::engine::{Action, DiskIo, DiskOp, Engine, FeedId, IoId, LogIo, Note, PlexId};
+use volmgr::engine::{Action, DiskIo, DiskOp, Engine, IoId, LogIo, Note, PlexId};
 use volmgr::model::{Layout, Plex, PlexState, Subdisk};
 use volmgr::plan;
 
@@ -118,6 +118,9 @@ impl Disk {
                         return Err(medium());
                     }
                 }
+            }
+            DiskOp::Write | DiskOp::WriteZeroes if self.full => {
+                return Err(IoError::new(IoErrorKind::NoSpace));
             }
             DiskOp::Write => {
                 let id = io.payload.expect("a payload").id;
@@ -379,7 +382,11 @@ impl World {
     ) {
         let (token, at) = (self.fresh(), self.step);
         let origin = match owner {
-            Owner::Client => Origin::Client,
+            Owner::Client => {
+                // It may be on the disks before it is acknowledged.
+                self.client_wrote(n);
+                Origin::Client
+            }
             _ => Origin::Feed,
         };
         let first = sectors(range).start;
@@ -588,12 +595,5 @@ impl World {
     pub fn look(&self, n: usize, plex: &Plex, sector: usize) -> Option<u64> {
         let (disk, at) = self.place(n, plex, sector)?;
         Some(self.nodes[n].disks[disk].view[at])
-    }
-
-    /// The session whose streams take this feed's operations.
-    pub fn session_of(&mut self, n: usize, feed: FeedId) -> Option<&mut super::session::Sess> {
-        let daemon = self.daemon(n);
-        let id = *daemon.outlets.get(&feed)?;
-        daemon.sessions.get_mut(&id)
     }
 }

@@ -14,12 +14,12 @@ impl World {
         let feed = self.sess(n, id).feed;
         let slot = feed.and_then(|feed| self.feed_id(n, feed));
         let Some(slot) = slot else {
-            return self.handle(n, id, Event::Disconnected, self.ms);
+            return self.handle(n, id, Event::Disconnected, self.now(n));
         };
         match action {
             Action::FeedOnline => {
                 if self.sess(n, id).source.is_none() {
-                    return self.handle(n, id, Event::Disconnected, self.ms);
+                    return self.handle(n, id, Event::Disconnected, self.now(n));
                 }
                 if self.daemon(n).outlets.insert(slot, id).is_some() {
                     self.call(n, |engine, out| engine.feed_offline(slot, out));
@@ -45,10 +45,10 @@ impl World {
             Action::ExportMap => {
                 let map = self.daemon(n).engine.feed_map(slot).cloned();
                 let Some(map) = map else {
-                    return self.handle(n, id, Event::Disconnected, self.ms);
+                    return self.handle(n, id, Event::Disconnected, self.now(n));
                 };
                 for event in export(&map) {
-                    self.handle(n, id, event, self.ms);
+                    self.handle(n, id, event, self.now(n));
                 }
             }
             Action::RequestMark { point } => self.request_mark(n, id, slot, point),

@@ -20,7 +20,8 @@
 //! | `target`, `maps` | the volume for a handshake; maps between wire and engine |
 //! | `ending` | how sessions end |
 //! | `net` | connections: delayed, cut, half open |
-//! | `admin` | attach, detach, swap, plexes, and faults |
+//! | `admin` | attach, detach, swap, plexes |
+//! | `faults` | what breaks |
 //! | `check` | claims of consistency and of who may overwrite what |
 //! | `history`, `disk` | the model of a volume's content; a disk |
 //! | `rest` | everything heals: all copies must be equal |
@@ -31,6 +32,7 @@ pub mod boot;
 pub mod check;
 pub mod disk;
 pub mod ending;
+pub mod faults;
 pub mod history;
 pub mod lane;
 pub mod maps;
@@ -48,5 +50,5 @@ pub mod world;
 #[path = "../../../tools/src/daemon/feeds/record.rs"]
 pub mod record;
 
-pub use shrink::{Outcome, run, shrink};
+pub use shrink::{Outcome, STEPS, run, shrink};
 pub use world::{Totals, World};

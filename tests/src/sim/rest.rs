@@ -22,6 +22,7 @@ impl World {
             for disk in &mut self.nodes[n].disks {
                 disk.fail_flush = false;
                 disk.fail_write = false;
+                disk.recover();
             }
             if self.nodes[n].up.is_none() {
                 self.boot(n);

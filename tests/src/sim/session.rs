@@ -16,7 +16,7 @@ use regionmap::RegionMap;
 use std::collections::VecDeque;
 use uuid::Uuid;
 use volmgr::engine::FeedId;
-use volmgr::model::{Direction, Feed, FeedIntent};
+use volmgr::model::{Direction, Feed, FeedIntent, Volume};
 use volmgr::plan;
 
 /// A step of the driver that may have to wait.
@@ -49,6 +49,8 @@ pub enum Work {
     EndStreams,
     /// Nothing of the session is under way.
     Idle,
+    /// Clients may write again, if the volume's role lets them.
+    Thaw,
     /// A sink at rest is flushed.
     Settle,
     /// And its record says so.
@@ -82,8 +84,10 @@ pub struct Sess {
     closing: bool,
     /// How the flush of a sink at rest went.
     pub settled: Option<bool>,
-    /// The roles are about to be exchanged.
-    pub swapping: bool,
+    /// Clients here may not write for its sake; so often it asked for that.
+    pub(super) frozen: u32,
+    /// It asks for an exchange of roles.
+    pub asks_swap: bool,
     /// The admin here has agreed to what this session does.
     consent: bool,
     /// The source's streams.
@@ -105,7 +109,8 @@ impl Sess {
             committing: None,
             closing: false,
             settled: None,
-            swapping: false,
+            frozen: 0,
+            asks_swap: false,
             consent: false,
             source: None,
             sink: None,
@@ -200,11 +205,20 @@ impl World {
         let peer = entry.peer;
         let ask = std::mem::take(&mut entry.ask);
         entry.state = FeedState::Connecting;
+        let turns_sink = |feed: &Feed| (feed.direction == Direction::In) != ask.swap;
+        let turns_sink = self.feed(n, feed).is_some_and(turns_sink);
         if self.nodes[peer].up.is_none() {
             return self.entry(n, feed).into_iter().for_each(|entry| {
                 entry.state = FeedState::Disconnected;
                 entry.ask = ask.clone();
             });
+        }
+        // Before what is here is looked at.
+        let fed = self.volume(n).is_some_and(Volume::is_read_only);
+        if turns_sink && !fed && (self.nodes[n].open || self.clients_in_flight(n)) {
+            let entry = self.entry(n, feed).expect("it is there");
+            (entry.state, entry.enabled) = (FeedState::Refused, false);
+            return;
         }
         let Some(local) = self.local_feed(n, feed, &ask) else {
             return;
@@ -214,16 +228,20 @@ impl World {
         self.conns
             .insert(conn, Conn::new([(n, here), (peer, there)]));
         let config = self.config(n);
-        let ms = self.ms;
+        let ms = self.now(n);
         let (session, actions) = Session::initiator(config, local, ms);
         let mut sess = Sess::new(conn, peer);
         sess.session = Some(session);
         sess.feed = Some(feed);
         sess.actions = actions.into();
         sess.consent = ask.discard_local || ask.discard_peer;
+        sess.asks_swap = ask.swap;
         self.daemon(n).sessions.insert(here, sess);
         if let Some(entry) = self.entry(n, feed) {
             entry.session = Some(here);
+        }
+        if turns_sink {
+            self.freeze(n, here);
         }
     }
 
@@ -232,13 +250,13 @@ impl World {
         let peer = self.conns[&conn].ends[0].0;
         let config = self.config(n);
         let mut new = Sess::new(conn, peer);
-        new.session = Some(Session::acceptor(config, self.ms));
+        new.session = Some(Session::acceptor(config, self.now(n)));
         self.daemon(n).sessions.insert(sess, new);
     }
 
     /// Lets a session do the next thing that it can.
     pub fn drive(&mut self, n: usize, id: u64) {
-        let ms = self.ms;
+        let ms = self.now(n);
         let sess = self.sess(n, id);
         if let Some(work) = sess.work.pop_front() {
             return self.work(n, id, work);
@@ -318,19 +336,21 @@ impl World {
                 assert!(fine, "n{n}: impossible acknowledgement {ack:?}");
                 self.tell_done(n, id);
             }
-            Action::Deliver(Message::SwapReply(_)) | Action::Deliver(_) => {}
+            Action::Deliver(Message::SwapReply(_)) => self.thaw(n, id),
+            Action::Deliver(_) => {}
             Action::PeerWantsSwap => {
+                self.freeze(n, id);
                 let users = self.nodes[n].open || !self.daemon(n).asked.is_empty();
                 let event = if users {
+                    self.thaw(n, id);
                     Event::SwapRefused(Refused {
                         code: RefusalCode::Busy,
                         text: "the volume is open".into(),
                     })
                 } else {
-                    self.sess(n, id).swapping = true;
                     self.swap_event()
                 };
-                self.handle(n, id, event, self.ms);
+                self.handle(n, id, event, self.now(n));
             }
             engine => self.engine_action(n, id, engine),
         }
@@ -398,7 +418,11 @@ impl World {
         if map == MapChange::Clear {
             steps.extend([Work::ClearMap, Work::MapsWritten(None)]);
         }
-        steps.extend([Work::Reconfigure, Work::Handle(Event::Committed(commit))]);
+        steps.push(Work::Reconfigure);
+        if sink {
+            steps.push(Work::Thaw);
+        }
+        steps.push(Work::Handle(Event::Committed(commit)));
         let sess = self.sess(n, id);
         sess.committing = Some(commit);
         sess.work.extend(steps);
@@ -414,7 +438,7 @@ impl World {
         }
         sess.work.clear();
         if let Some(commit) = sess.committing.take() {
-            self.handle(n, id, Event::CommitFailed(commit, why), self.ms);
+            self.handle(n, id, Event::CommitFailed(commit, why), self.now(n));
         }
     }
 
@@ -426,7 +450,7 @@ impl World {
                 if matches!(event, Event::Committed(_)) {
                     self.sess(n, id).committing = None;
                 }
-                self.handle(n, id, event, self.ms);
+                self.handle(n, id, event, self.now(n));
             }
             Work::Provisional => {
                 let provisional = feed.and_then(|feed| self.entry(n, feed)?.provisional.take());
@@ -492,6 +516,7 @@ impl World {
                 Some(true) => {}
                 Some(false) => self.failed(n, id, "flush failed".into()),
             },
+            Work::Thaw => self.thaw_all(n, id),
             Work::Settle => self.settle(n, id),
             Work::Settled => match self.sess(n, id).settled {
                 None => self.sess(n, id).work.push_front(Work::Settled),

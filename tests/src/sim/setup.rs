@@ -20,6 +20,9 @@ pub const REGION: u64 = 4096;
 const EXTENTS: u64 = 14;
 /// Bytes of a disk: the label's geometry, the areas, the extents.
 const DISK: u64 = (1 << 20) + EXTENTS * EXTENT + (256 << 10) + 4096;
+/// Seeds from here on have more faults, so that those below stay what they were when they found something.
+const MORE_FROM: u64 = 10_000;
+
 /// Disks of a node.
 const DISKS: usize = 3;
 
@@ -139,9 +142,13 @@ fn node(index: usize, kind: usize) -> Node {
         history: History::new((template.extents * EXTENT / SECTOR) as usize),
         up: None,
         committed: Some(template.group.clone()),
+        twice: true,
         attempts: Vec::new(),
         open: index == 0,
+        ahead: 0,
         last_write: 0,
+        last_try: 0,
+        crashed: false,
     }
 }
 
@@ -169,6 +176,7 @@ impl World {
             ms: 0,
             next: 1 << 20,
             faults: true,
+            more: seed >= MORE_FROM,
             claims: BTreeMap::new(),
             points: BTreeMap::new(),
             passed_on: BTreeMap::new(),

@@ -10,6 +10,9 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Steps of a run.
+pub const STEPS: u32 = 1500;
+
 /// How a run went.
 pub struct Outcome {
     /// Why it failed.

@@ -75,6 +75,11 @@ impl SinkStreams {
         [self.progress[0].applied(), self.progress[1].applied()]
     }
 
+    /// Has the volume failed a frame?
+    pub fn has_failed(&self) -> bool {
+        self.progress.iter().any(|p| p.failure().is_some())
+    }
+
     /// Something is applied and not durable, or durable and not told, or to be flushed.
     pub fn has_work(&self) -> bool {
         let news = |(p, told): (&Arc<StreamProgress>, &(u64, u64))| {
@@ -331,6 +336,13 @@ impl World {
             source.bulk_acks.seal(copy.io.0, sequence);
         }
         self.tell_done(n, id);
+    }
+
+    /// The session whose streams take this feed's operations.
+    pub fn session_of(&mut self, n: usize, feed: FeedId) -> Option<&mut super::session::Sess> {
+        let daemon = self.daemon(n);
+        let id = *daemon.outlets.get(&feed)?;
+        daemon.sessions.get_mut(&id)
     }
 
     /// The lane takes the feed's streams away.

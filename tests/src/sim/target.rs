@@ -22,6 +22,9 @@ impl World {
         let recorded = volume.feeds.iter().find(|f| f.uuid == handshake.feed);
         let peer_sends = (handshake.role == Role::Source) != handshake.swap;
         let size = self.nodes[n].history.sectors.len() as u64 * super::disk::SECTOR;
+        if peer_sends {
+            self.freeze(n, id);
+        }
         let refused = if size != handshake.size {
             Some((RefusalCode::SinkTooSmall, "sizes differ"))
         } else if recorded.is_none() && volume.feeds.iter().any(|f| f.peer == format!("n{peer}")) {
@@ -39,7 +42,7 @@ impl World {
             None
         };
         if let Some((code, text)) = refused {
-            return self.handle(n, id, refuse(code, text), self.ms);
+            return self.handle(n, id, refuse(code, text), self.now(n));
         }
         if self.entry(n, handshake.feed).is_none() {
             let mode = match handshake.sync_mode {
@@ -80,12 +83,34 @@ impl World {
         let blank = !known && self.is_blank(n);
         let local = self.local_feed(n, handshake.feed, &Ask::default());
         let Some(mut local) = local else {
-            return self.handle(n, id, refuse(RefusalCode::NoVolume, "gone"), self.ms);
+            return self.handle(n, id, refuse(RefusalCode::NoVolume, "gone"), self.now(n));
         };
         local.facts.target = format!("{VG}/{LV}");
         local.facts.fresh = blank;
         self.sess(n, id).feed = Some(handshake.feed);
-        self.handle(n, id, Event::Opened(Box::new(local)), self.ms);
+        self.handle(n, id, Event::Opened(Box::new(local)), self.now(n));
+    }
+
+    /// Clients may not write until the session has made the volume a sink, or has not.
+    pub fn freeze(&mut self, n: usize, id: u64) {
+        self.sess(n, id).frozen += 1;
+        self.daemon(n).engine.freeze();
+    }
+
+    /// One reason why they may not is gone.
+    pub fn thaw(&mut self, n: usize, id: u64) {
+        let sess = self.sess(n, id);
+        if sess.frozen > 0 {
+            sess.frozen -= 1;
+            self.daemon(n).engine.thaw();
+        }
+    }
+
+    /// They may again, if the volume's role lets them.
+    pub fn thaw_all(&mut self, n: usize, id: u64) {
+        while self.sess(n, id).frozen > 0 {
+            self.thaw(n, id);
+        }
     }
 
     /// Has a client a request in flight?

@@ -1,5 +1,6 @@
 //! The nodes, and what happens next.
 
+use super::boot::disk_of;
 use super::check::{Claim, Truth};
 use super::disk::Disk;
 use super::history::History;
@@ -58,6 +59,12 @@ pub struct Totals {
     pub behind: u64,
     /// Volumes grown.
     pub grown: u64,
+    /// Disks that were full for a while.
+    pub full_disks: u64,
+    /// Disks that were slow for a while.
+    pub slow_disks: u64,
+    /// Clocks that jumped.
+    pub clock_jumps: u64,
 }
 
 impl Totals {
@@ -69,7 +76,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 17] {
+    fn fields(&mut self) -> [&mut u64; 20] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -88,6 +95,9 @@ impl Totals {
             &mut self.claims,
             &mut self.behind,
             &mut self.grown,
+            &mut self.full_disks,
+            &mut self.slow_disks,
+            &mut self.clock_jumps,
         ]
     }
 }
@@ -160,12 +170,20 @@ pub struct Node {
     pub up: Option<Daemon>,
     /// The last version of the group that a commit has reported durable.
     pub committed: Option<Group>,
+    /// Every disk took it in both areas.
+    pub twice: bool,
     /// Versions that a commit was begun for since.
     pub attempts: Vec<Group>,
     /// A client has the volume open.
     pub open: bool,
+    /// Milliseconds that its clock is ahead of the world's.
+    pub ahead: u64,
     /// Step of the last write of a client that was acknowledged.
     pub last_write: u64,
+    /// Step in which a client last tried to write.
+    pub last_try: u64,
+    /// It has crashed before.
+    pub crashed: bool,
 }
 
 /// Everything.
@@ -188,6 +206,8 @@ pub struct World {
     pub next: u64,
     /// Faults may happen.
     pub faults: bool,
+    /// Among them those that came later: full and slow disks, clocks that jump.
+    pub more: bool,
     /// What sinks claim to hold, by feed.
     pub claims: BTreeMap<Uuid, Claim>,
     /// What points must hold.
@@ -223,6 +243,11 @@ impl World {
     /// A UUID that was not used before.
     pub fn uuid(&mut self) -> Uuid {
         Uuid::from_u128(0x5117_0000_0000_0000_0000_0000_0000_0000 | u128::from(self.fresh()))
+    }
+
+    /// What a node's clock says, in milliseconds.
+    pub fn now(&self, n: usize) -> u64 {
+        self.ms + self.nodes[n].ahead
     }
 
     /// Notes what happens, for a trace.
@@ -308,6 +333,7 @@ impl World {
         }
         self.totals.operations += 1;
         match all[self.rng.index(all.len())] {
+            Next::Job(n, j) if self.drags(n, j) => {}
             Next::Job(n, j) => self.do_job(n, j),
             Next::Session(n, id) => self.drive(n, id),
             Next::Sink(n, id) => self.acknowledge(n, id),
@@ -318,18 +344,32 @@ impl World {
         true
     }
 
+    /// Is this a job of a slow disk, and not its time yet?
+    fn drags(&mut self, n: usize, job: usize) -> bool {
+        let node = &self.nodes[n];
+        let daemon = node.up.as_ref().expect("the node is up");
+        let disk = match &daemon.jobs[job] {
+            Job::Disk(io, _) => disk_of(&daemon.epochs, io.at.disk),
+            _ => None,
+        };
+        disk.is_some_and(|disk| node.disks[disk].slow) && self.rng.chance(90)
+    }
+
     /// Time passes: a little, or much at once.
     pub fn tick(&mut self) {
         self.ms += match self.rng.below(12) {
             0 => 500 + self.rng.below(6000),
             _ => 1 + self.rng.below(60),
         };
-        let ms = self.ms;
+        if self.more && self.faults && self.rng.chance(1) {
+            self.clock_jumps();
+        }
         for n in 0..self.nodes.len() {
             if self.nodes[n].up.is_none() {
                 continue;
             }
-            self.call(n, |engine, out| engine.tick(ms, out));
+            let now = self.now(n);
+            self.call(n, |engine, out| engine.tick(now, out));
             self.attach_plex(n);
             for sess in self.daemon(n).sessions.values_mut() {
                 sess.push(feedplex::session::Event::Tick);

@@ -354,6 +354,11 @@ pub(super) enum LaneCommand {
         plexes: Vec<PlexId>,
         reply: Reply<BufSlice>,
     },
+    /// Refuse clients' writes, until as many `Thaw`s.
+    Freeze {
+        reply: Reply<()>,
+    },
+    Thaw,
     /// Wait until every request submitted before is done, and flush.
     Quiesce {
         reply: Reply<()>,

@@ -154,6 +154,11 @@ impl Lane {
                 plexes,
                 reply,
             } => self.read_plexes_for(range, plexes, reply),
+            LaneCommand::Freeze { reply } => {
+                self.engine.freeze();
+                self.answer(reply, Ok(()));
+            }
+            LaneCommand::Thaw => self.engine.thaw(),
             LaneCommand::Quiesce { reply } => {
                 self.quiesces.push((self.serial, reply));
                 self.check_quiesces();

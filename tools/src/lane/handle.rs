@@ -472,6 +472,13 @@ impl LaneHandle {
         self.outcome(Outcome::Grant { id, results, done });
     }
 
+    /// Refuses clients' writes for as long as the guard lives: for whoever looks whether the volume is
+    /// in use, and then makes it a sink.
+    pub async fn freeze(&self) -> Result<Frozen, LaneError> {
+        self.ask(|reply| LaneCommand::Freeze { reply }).await?;
+        Ok(Frozen(self.clone()))
+    }
+
     /// Waits until what was submitted is done, and flushes.
     pub async fn quiesce(&self) -> Result<(), LaneError> {
         self.ask(|reply| LaneCommand::Quiesce { reply }).await
@@ -488,5 +495,15 @@ impl LaneHandle {
     pub(crate) fn crash(&self) {
         // A lane that has stopped cannot crash any more.
         let _stopped = self.send(LaneCommand::Crash);
+    }
+}
+
+/// Clients' writes are refused; see [`LaneHandle::freeze`].
+pub struct Frozen(LaneHandle);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // A lane that has stopped refuses everything.
+        let _stopped = self.0.send(LaneCommand::Thaw);
     }
 }

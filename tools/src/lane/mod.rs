@@ -38,7 +38,7 @@ pub use command::{
     WriteGrant,
 };
 pub use disk::DiskSpec;
-pub use handle::{LaneHandle, UsersFn};
+pub use handle::{Frozen, LaneHandle, UsersFn};
 pub use meter::{FeedLag, MeterValues};
 pub use outlet::{BulkOp, Congested, FeedOutlet, LiveBytes, LiveOp, PayloadPipe};
 pub use ublk::{UBLK_MAX_IO, UBLK_SLOTS, UblkQueues};

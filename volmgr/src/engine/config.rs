@@ -4,6 +4,7 @@ use super::feed::Feed;
 use super::plex::Plex;
 use super::track::Track;
 use super::*;
+use blockio::mutant;
 use regionmap::log::{DRL_SLOT, HeaderError};
 use thiserror::Error;
 
@@ -213,7 +214,9 @@ impl Engine {
                 todo: map.clone(),
                 missing: map,
             };
-            track.union(&drl);
+            if !mutant("log-not-added-to-maps") {
+                track.union(&drl);
+            }
             if all {
                 track.add_all();
             }
@@ -262,7 +265,7 @@ impl Engine {
             .map(|n| (n, slot(n)))
             .collect();
         let several = plexes.iter().filter(|p| p.is_active()).count() > 1;
-        let recover = if several {
+        let recover = if several && !mutant("no-recovery-after-crash") {
             drl.clone()
         } else {
             RegionMap::new(size, unit)
@@ -275,6 +278,7 @@ impl Engine {
             size,
             region_size: unit,
             fed: layout.fed,
+            frozen: 0,
             restore,
             bounce_free: config.bounce.clone(),
             config,

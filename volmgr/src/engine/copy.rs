@@ -6,7 +6,7 @@ use super::plex::read_result;
 use super::read::bit;
 use super::track::next_free_run;
 use super::*;
-use blockio::{Flags, Payload};
+use blockio::{Flags, Payload, mutant};
 
 /// Regions looked at in search of the next copy.
 const ATTEMPTS: u32 = 64;
@@ -105,9 +105,9 @@ impl Engine {
     fn copy_wanted(&self, kind: CopyKind, range: ByteRange) -> bool {
         match kind {
             CopyKind::Recover => self.recover.any_in(range),
-            CopyKind::Plex(id, epoch) => self
-                .plex(id)
-                .is_some_and(|p| p.is_syncing() && p.epoch == epoch),
+            CopyKind::Plex(id, epoch) => self.plex(id).is_some_and(|p| {
+                p.is_syncing() && (p.epoch == epoch || mutant("copy-outlives-failure"))
+            }),
             CopyKind::Repair(id) => self.plex(id).is_some_and(Plex::is_active),
             CopyKind::Inline(id) => self
                 .feed(id)

@@ -9,7 +9,7 @@
 //! the layout, voids the cycle; the next one begins afresh.
 
 use super::*;
-use blockio::IoError;
+use blockio::{IoError, mutant};
 use regionmap::log::DRL_SLOT;
 
 #[derive(Debug)]
@@ -67,7 +67,10 @@ impl Engine {
         if idle && !changed && !last {
             return;
         }
-        let disks = self.flush_disks();
+        let mut disks = self.flush_disks();
+        if mutant("log-cleared-unflushed") {
+            disks.clear();
+        }
         self.cycle = Some(Cycle {
             pending: disks.len() as u32,
             maps: false,
@@ -160,7 +163,9 @@ impl Engine {
                     restore.track.settled(run);
                 }
             }
-            self.queue_maps();
+            if !mutant("log-cleared-before-maps") {
+                self.queue_maps();
+            }
             self.pump_log(out);
         }
         let Some(cycle) = &self.cycle else { return };
@@ -174,7 +179,9 @@ impl Engine {
             self.copy_backoff = true;
         } else {
             let mut clean = cycle.candidates;
-            clean.subtract(&cycle.touched);
+            if !mutant("log-cleared-under-write") {
+                clean.subtract(&cycle.touched);
+            }
             self.drl.subtract(&clean);
             self.drl_durable.subtract(&clean);
             self.restore_logged(out);

@@ -5,7 +5,7 @@ use super::order::Bag;
 use super::track::{Track, next_free_run};
 use super::*;
 use crate::model::FeedMode;
-use blockio::{Flags, Payload};
+use blockio::{Flags, Payload, mutant};
 use std::collections::HashMap;
 
 /// Regions looked at in search of the next bulk copy.
@@ -172,7 +172,8 @@ impl Engine {
             if feed.bulk.overlaps(range) {
                 feed.warm(range, SPOILT);
             }
-            if !feed.sends() || feed.track.todo.any_in(range) || feed.bulk.overlaps(range) {
+            let overtakes = feed.bulk.overlaps(range) && !mutant("live-overtakes-resync");
+            if !feed.sends() || feed.track.todo.any_in(range) || overtakes {
                 feed.dirty(range);
                 if feed.waits() {
                     feed.held.push(key);
@@ -291,7 +292,9 @@ impl Engine {
             feed.live.remove(range, io.0);
             feed.live_bytes = feed.live_bytes.saturating_sub(range.len());
             if let Err(error) = result {
-                feed.dirty(range);
+                if !mutant("lost-live-write-forgotten") {
+                    feed.dirty(range);
+                }
                 if error.kind() == IoErrorKind::Congested {
                     go_behind(feed, out);
                 }
@@ -361,7 +364,9 @@ impl Engine {
         let Err(error) = result else {
             return feed.track.settled(range);
         };
-        feed.dirty(range);
+        if !mutant("lost-copy-forgotten") {
+            feed.dirty(range);
+        }
         feed.backoff = true;
         match error.kind() {
             IoErrorKind::Congested => go_behind(feed, out),

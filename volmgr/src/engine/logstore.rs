@@ -2,7 +2,7 @@
 
 use super::slab::Key;
 use super::{DiskRange, IoId, LogIo};
-use blockio::ByteRange;
+use blockio::{ByteRange, mutant};
 use regionmap::log::{BLOCK, DRL_SLOT, Geometry, HeaderError, PageState, SLOTS};
 use regionmap::{PageBits, RegionMap};
 use std::collections::{BTreeSet, HashMap};
@@ -285,7 +285,12 @@ impl LogStore {
             let sequence = self.sequence.entry(key).or_insert(0);
             *sequence = sequence.saturating_add(1);
             let bytes = geometry.encode_page(key.0, key.1, *sequence, &bits);
-            for copy in &self.copies {
+            let most = if mutant("log-first-copy-only") {
+                1
+            } else {
+                usize::MAX
+            };
+            for copy in self.copies.iter().take(most) {
                 let block = copy.newest.get(&key).map_or(0, |newest| 1 - newest);
                 let start = copy.at.range.start() + geometry.page_offset(key.0, key.1, block);
                 emit(LogIo {
@@ -297,7 +302,7 @@ impl LogStore {
                     bytes: bytes.clone(),
                 });
             }
-            let pending = self.copies.len() as u32;
+            let pending = self.copies.len().min(most) as u32;
             let in_flight = InFlight {
                 bits,
                 pending,

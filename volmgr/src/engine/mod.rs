@@ -150,6 +150,8 @@ pub struct Engine {
     size: u64,
     region_size: u64,
     fed: bool,
+    /// Those who do not want clients to write just now.
+    frozen: u32,
     /// What is still to come from a feed while the volume is in use.
     restore: Option<Restore>,
     config: EngineConfig,
@@ -212,7 +214,10 @@ impl Engine {
                 && !request.range.is_empty()
         {
             refuse(IoErrorKind::Invalid)
-        } else if self.fed && request.op.modifies() && request.origin == Origin::Client {
+        } else if (self.fed || self.frozen > 0)
+            && request.op.modifies()
+            && request.origin == Origin::Client
+        {
             refuse(IoErrorKind::ReadOnly)
         } else if !self.plexes.iter().any(Plex::is_active) {
             refuse(IoErrorKind::Medium)
@@ -311,6 +316,18 @@ impl Engine {
             self.start_cycle(out);
         }
         self.pump(out);
+    }
+
+    /// Refuses writes of clients, until there have been as many [`Engine::thaw`]s: for whoever looks
+    /// whether the volume is in use, or what is in it, and then makes it a sink. Writes under way go
+    /// on.
+    pub fn freeze(&mut self) {
+        self.frozen += 1;
+    }
+
+    /// One who froze the volume is done.
+    pub fn thaw(&mut self) {
+        self.frozen = self.frozen.saturating_sub(1);
     }
 
     /// Refuses new requests from now on and starts no new copies; what is in flight goes on.

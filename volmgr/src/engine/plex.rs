@@ -3,6 +3,7 @@
 use super::mapping::disks;
 use super::track::Track;
 use super::*;
+use blockio::mutant;
 
 #[derive(Debug)]
 pub(super) struct Plex {
@@ -47,7 +48,7 @@ impl Plex {
 
 /// What a read is worth: nothing where its plex was taken out of service meanwhile.
 pub(super) fn read_result(plex: Option<&Plex>, result: Result<(), IoError>) -> Result<(), IoError> {
-    if plex.is_some_and(Plex::is_active) {
+    if plex.is_some_and(Plex::is_active) || mutant("read-of-failed-plex-counts") {
         return result;
     }
     result.and(Err(IoError::new(IoErrorKind::Gone)))
@@ -95,6 +96,9 @@ impl Engine {
         // count this one among them any more, also where it was about to.
         let gates = plex.is_active() || plex.activating;
         self.take_out(id, PlexState::Failed, out);
+        if mutant("no-stale-mark") {
+            return true;
+        }
         self.commit(id, PlexState::Failed, gates, "an I/O operation failed", out);
         true
     }
@@ -109,15 +113,19 @@ impl Engine {
         plex.state = state;
         plex.activating = false;
         plex.epoch = plex.epoch.wrapping_add(1);
-        plex.track.union(&self.drl);
+        if !mutant("failed-plex-misses-nothing") {
+            plex.track.union(&self.drl);
+        }
         // What had been copied to it may have been lost with what its cache had not stored.
-        plex.track.start_over();
+        if !mutant("copied-counts-unflushed") {
+            plex.track.start_over();
+        }
         let mut own = Vec::new();
         disks(&plex.map, &mut own);
         if let Some(cycle) = &mut self.cycle {
             cycle.aborted = true;
         }
-        if was_active {
+        if was_active && !mutant("bulk-of-failed-plex-counts") {
             // A failed flush may have brought old data back, so nothing that is being read from the
             // plex counts any more: bulk copies here, reads when they answer.
             for feed in &mut self.feeds {
@@ -270,9 +278,12 @@ impl Engine {
         if !settled || self.copy_backoff || self.drl.count() != self.drl_durable.count() {
             return;
         }
-        let in_step = |p: &&mut Plex| {
-            p.is_syncing() && !p.activating && p.track.missing.is_empty() && p.busy.is_empty()
+        let all_there = |p: &Plex| match mutant("last-bit-counts-as-done") {
+            true => p.track.missing.count() <= 1,
+            false => p.track.missing.is_empty(),
         };
+        let in_step =
+            |p: &&mut Plex| p.is_syncing() && !p.activating && all_there(p) && p.busy.is_empty();
         let ready: Vec<PlexId> = self
             .plexes
             .iter_mut()

@@ -3,7 +3,7 @@
 use super::mapping::segments;
 use super::plex::read_result;
 use super::*;
-use blockio::{Flags, Payload, Ticket};
+use blockio::{Flags, Payload, Ticket, mutant};
 
 /// Most repairs that wait; more are left to the next read or verification.
 const MAX_REPAIRS: usize = 64;
@@ -61,7 +61,7 @@ impl Engine {
             .plexes
             .iter()
             .filter(|p| p.is_active() && tried & bit(p.id) == 0);
-        if self.recover.any_in(range) {
+        if self.recover.any_in(range) && !mutant("reads-spread-while-recovering") {
             return usable.next().map(|p| p.id);
         }
         // Equally busy plexes take turns by megabyte, so that sequential readers stay with one.
@@ -170,7 +170,7 @@ impl Engine {
                     error,
                 }));
             }
-            if delegated {
+            if delegated || mutant("read-error-not-retried") {
                 // The payload may have been moved in part; only the issuer knows.
                 if let Some(read) = self.reads.get_mut(key) {
                     read.error = Some(error);

@@ -3,7 +3,7 @@
 use super::mapping::segments;
 use super::plex::Gated;
 use super::*;
-use blockio::{Flags, Payload, Ticket};
+use blockio::{Flags, Payload, Ticket, mutant};
 
 /// Sequential writers get their log bits this far ahead, in bytes.
 const SET_AHEAD: u64 = 1 << 20;
@@ -80,7 +80,7 @@ impl Engine {
         if let Some(cycle) = &mut self.cycle {
             cycle.touched.set_range(range);
         }
-        if self.drl_durable.all_in(range) {
+        if self.drl_durable.all_in(range) || mutant("write-without-log") {
             return self.dispatch(key, out);
         }
         if self.log.broken {
@@ -90,6 +90,9 @@ impl Engine {
         let ahead = if slot.is_some() { SET_AHEAD } else { 1 };
         self.streams[slot.unwrap_or((range.start() >> 20) as usize % 4)] = range.end();
         self.drl.set_range(range.align_outwards(ahead));
+        if mutant("write-before-log") {
+            return self.dispatch(key, out);
+        }
         self.wait_log.push(key);
     }
 
@@ -224,7 +227,7 @@ impl Engine {
         let Some(Holder::Write(write)) = self.holders.get_mut(key) else {
             return;
         };
-        if write.pending > 0 {
+        if write.pending > 0 && !(write.any_ok && mutant("ack-before-second-plex")) {
             return;
         }
         let range = write.range;
@@ -250,7 +253,7 @@ impl Engine {
             }
             self.release(range, out);
         }
-        let gated = self.gates > 0;
+        let gated = self.gates > 0 && !mutant("ack-before-stale-mark");
         let Some(write) = self.write(key) else {
             return;
         };
@@ -358,7 +361,9 @@ fn emit_to(
         return emit(tags, plex, key, op, whole, write, range, flags, out);
     }
     if !plex.is_syncing() {
-        plex.track.add(range);
+        if !mutant("stale-plex-not-tracked") {
+            plex.track.add(range);
+        }
         return 0;
     }
     // Regions that are still to be copied wait for the copy; the others get it.

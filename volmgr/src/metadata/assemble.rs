@@ -20,6 +20,7 @@
 
 use super::{PvScan, Version};
 use crate::model::{Group, Pv};
+use blockio::mutant;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 use uuid::Uuid;
@@ -195,7 +196,11 @@ fn judge<K>(disks: &[(K, Uuid, PvScan)]) -> Verdict {
                 .insert(*pv);
         }
     }
-    let Some((_, winner)) = candidates.pop_last() else {
+    let winner = match mutant("outdated-disk-believed") {
+        true => candidates.pop_first(),
+        false => candidates.pop_last(),
+    };
+    let Some((_, winner)) = winner else {
         return Verdict::NoMetadata;
     };
     for other in candidates.values() {

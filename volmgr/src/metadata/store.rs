@@ -17,6 +17,7 @@ use super::setup::write_label;
 use super::{AreaScan, MetadataError, PvIo, RecordKind};
 use crate::label::Label;
 use crate::model::{self, Group, Problem};
+use blockio::mutant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use thiserror::Error;
@@ -200,7 +201,12 @@ impl Store {
         // From here on the number may be on some disk.
         self.seqno = next.seqno;
         let mut failures: BTreeMap<Uuid, Vec<io::Error>> = BTreeMap::new();
-        for area in 0..2 {
+        let areas = if mutant("second-copy-forgotten") {
+            1
+        } else {
+            2
+        };
+        for area in 0..areas {
             self.write_areas(area, &plan, &records, pvs, &mut failures);
         }
         let snapshots = plan
@@ -355,6 +361,7 @@ impl Store {
         }
         for (pv, result) in results {
             let result = result.and_then(|()| match pvs.get_mut(&pv) {
+                Some(_) if mutant("commit-not-synced") => Ok(()),
                 Some(io) => io.sync(),
                 None => Ok(()),
             });

@@ -4,6 +4,7 @@ use super::allocate::Want;
 use super::volume::{add_plex, allocate, allowed, log_extents};
 use super::{PlanError, Space, plex_index, volume_index};
 use crate::model::{Group, Layout, Plex, PlexState, Volume};
+use blockio::mutant;
 use uuid::Uuid;
 
 /// Adds a plex, in state `syncing`, on disks that no other plex of the volume uses. Before this is
@@ -126,7 +127,11 @@ pub(super) fn add(
     };
     let mut space = Space::of(group);
     for got in allocate(&mut space, &[want], layout, &pool, group.extent_size)? {
-        add_plex(volume, uuid, PlexState::Syncing, layout, &got, log, false)?;
+        let state = match mutant("new-plex-counts-as-filled") {
+            true => PlexState::Active,
+            false => PlexState::Syncing,
+        };
+        add_plex(volume, uuid, state, layout, &got, log, false)?;
     }
     for plex in volume.plexes.iter_mut().filter(|p| p.uuid == uuid) {
         plex.replaces = replaces;
@@ -199,11 +204,10 @@ pub fn set_plex_state(
             plex: name,
         });
     }
-    // The engine writes no log there from now on, also where an admin has taken the plex off.
-    let lost = matches!(
-        state,
-        PlexState::Stale | PlexState::Failed | PlexState::Offline
-    ) && from != state;
+    // The engine writes no log there from now on, also where an admin has taken the plex off. One that only
+    // misses something keeps its log: were it called invalid, the copy of a plex that fails later would
+    // stay as the last valid one, and it is not kept up any more.
+    let lost = matches!(state, PlexState::Failed | PlexState::Offline) && from != state;
     if lost && volume.log.iter().any(|l| l.valid && l.plex != uuid) {
         for log in volume.log.iter_mut().filter(|l| l.plex == uuid) {
             log.valid = false;

@@ -1,4 +1,4 @@
-//! Disks that were given up, and are back.
+//! Disks that were given up, and are back; volumes that are about to become sinks.
 
 use super::*;
 
@@ -87,5 +87,28 @@ fn the_last_plex_in_service_stays_whatever_the_metadata_says() {
     lane.good(io);
     lane.good(failed);
     assert_eq!(lane.result(write), Some(Ok(())));
+    finish(lane);
+}
+
+#[test]
+fn a_frozen_volume_takes_writes_of_feeds_only() {
+    let mut lane = Lane::new(layout(1, &[]));
+    lane.engine.freeze();
+    lane.engine.freeze();
+    let read_only = Some(Err(IoError::new(IoErrorKind::ReadOnly)));
+    let refused = lane.ask(Op::Write, 0, 512);
+    assert_eq!(lane.result(refused), read_only);
+    let flags = Flags::empty();
+    let fed = lane.request(Op::Write, 0, 512, flags, Origin::Feed);
+    let io = lane.disk(DiskOp::Write)[0].io;
+    lane.good(io);
+    assert_eq!(lane.result(fed), Some(Ok(())));
+    // Whoever else has frozen it still wants it so.
+    lane.engine.thaw();
+    let refused = lane.ask(Op::Discard, 0, 512);
+    assert_eq!(lane.result(refused), read_only);
+    lane.engine.thaw();
+    lane.ask(Op::Write, 0, 512);
+    assert_eq!(lane.disk(DiskOp::Write).len(), 1);
     finish(lane);
 }

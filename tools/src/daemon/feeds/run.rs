@@ -14,7 +14,7 @@ use super::record::Ask;
 use super::sink::SinkStreams;
 use super::source::SourceStreams;
 use super::target::Opened;
-use crate::lane::LaneHandle;
+use crate::lane::{Frozen, LaneHandle};
 use blockio::ByteRange;
 use feedplex::generation::Role;
 use feedplex::identity::Fingerprint;
@@ -46,6 +46,8 @@ pub struct Driver {
     bound: Option<Bound>,
     streams: Streams,
     expected: Option<Uuid>,
+    /// Clients do not write while the volume may be about to become a sink: one for each who asked.
+    frozen: Vec<Frozen>,
     streams_inbox: Option<mpsc::Receiver<Result<Vec<DataStream>, String>>>,
     /// Why the first data stream that failed did.
     stream_failure: Arc<OnceLock<String>>,
@@ -95,6 +97,18 @@ impl Driver {
         ask: &Ask,
         peer: PeerLink,
     ) -> Outcome {
+        let frozen = match feeds.turns_sink(&entry, ask) {
+            false => None,
+            true => match lane.freeze().await {
+                Ok(frozen) => Some(frozen),
+                Err(error) => {
+                    return Outcome {
+                        reason: CloseReason::Failed,
+                        text: error.to_string(),
+                    };
+                }
+            },
+        };
         let local = match feeds.local_feed(&entry, &lane, ask).await {
             Ok(local) => local,
             Err(text) => {
@@ -106,6 +120,7 @@ impl Driver {
         };
         let (session, actions) = Session::initiator(feeds.session_config(), local, 0);
         let mut driver = Self::new(feeds, session, connection, peer);
+        driver.frozen.extend(frozen);
         driver.bind(entry, lane, exclusive);
         driver.run(actions.into()).await
     }
@@ -138,6 +153,7 @@ impl Driver {
             bound: None,
             streams: Streams::None,
             expected: None,
+            frozen: Vec::new(),
             streams_inbox: None,
             stream_failure: Arc::default(),
             numbers: (Instant::now(), 0),
@@ -213,7 +229,12 @@ impl Driver {
                     None => Event::Disconnected,
                 },
                 // The driver holds a sender itself, so the channel does not end.
-                Some(event) = self.event_inbox.recv() => self.complete(event),
+                Some(event) = self.event_inbox.recv() => {
+                    if let Event::Swap { .. } = &event {
+                        self.freeze().await;
+                    }
+                    self.complete(event)
+                },
                 streams = streams::next_streams(&mut self.streams_inbox) => match self.start(streams) {
                     Ok(()) => Event::StreamsUp,
                     Err(text) => {
@@ -263,6 +284,16 @@ impl Driver {
             } else {
                 last_word
             },
+        }
+    }
+
+    /// Clients do not write until the session has exchanged the roles, or has not.
+    async fn freeze(&mut self) {
+        let Some(bound) = &self.bound else { return };
+        match bound.lane.freeze().await {
+            Ok(frozen) => self.frozen.push(frozen),
+            // Nobody can write to a volume that is stopped.
+            Err(error) => tracing::debug!(%error, "a volume could not be frozen"),
         }
     }
 
@@ -349,8 +380,10 @@ impl Driver {
                 entry,
                 lane,
                 exclusive,
+                frozen,
                 local,
             }) => {
+                self.frozen.extend(frozen);
                 self.bind(entry, lane, exclusive);
                 Event::Opened(Box::new(local))
             }
@@ -372,6 +405,10 @@ impl Driver {
         let result = local::commit(&self.feeds, &bound.entry, &bound.lane, &change, peer).await;
         match result {
             Ok(()) => {
+                if let RecordChange::Session { .. } | RecordChange::Swapped { .. } = change {
+                    // From here on the volume's role says who may write.
+                    self.frozen.clear();
+                }
                 if let Some(role) = role {
                     bound.entry.set_running(Some(Running {
                         events: self.events.clone(),
@@ -417,6 +454,7 @@ impl Driver {
                 });
             }
             Message::SwapReply(reply) => {
+                self.frozen.pop();
                 if let Some(refused) = reply.refusal {
                     bound.entry.refused(refused);
                 }
@@ -451,7 +489,11 @@ impl Driver {
         let Some((_, volume)) = node.volume(&bound.entry.lv()) else {
             return refuse(RefusalCode::NoVolume, "the volume is gone");
         };
-        if crate::daemon::active::users(node, volume.uuid).await > 0 {
+        let node = node.clone();
+        // Whoever opens it after the look at its users cannot write what would be lost.
+        self.freeze().await;
+        if crate::daemon::active::users(&node, volume.uuid).await > 0 {
+            self.frozen.pop();
             return refuse(RefusalCode::Busy, "the volume is open");
         }
         let (point, name, time) = super::verbs::swap_point();
@@ -491,8 +533,8 @@ impl Driver {
             Streams::None => {}
             Streams::Source(source) => end_threads(source.threads).await,
             Streams::Sink(sink) => {
-                sink.end().await;
-                if let Some(bound) = &self.bound {
+                let whole = sink.end().await;
+                if let Some(bound) = self.bound.as_ref().filter(|_| whole) {
                     self.feeds.settle(&bound.entry, &bound.lane).await;
                 }
             }

@@ -192,11 +192,13 @@ impl SinkStreams {
         });
     }
 
-    /// Stops the receivers and waits until nothing of theirs is under way.
-    pub async fn end(self) {
+    /// Stops the receivers and waits until nothing of theirs is under way. Says whether the volume took
+    /// every frame: after one that failed others may be there that came behind it.
+    pub async fn end(self) -> bool {
         super::run::end_threads(self.threads).await;
         self.device.abandon_all();
         self.device.idle().await;
+        self.progress.iter().all(|p| p.failure().is_none())
     }
 }
 

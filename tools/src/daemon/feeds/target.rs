@@ -7,7 +7,7 @@ use super::run::PeerLink;
 use crate::api::{Command, Failure, LvName, SizeSpec};
 use crate::daemon::active;
 use crate::daemon::verbs::{Ctx, Out};
-use crate::lane::LaneHandle;
+use crate::lane::{Frozen, LaneHandle};
 use blockio::ByteRange;
 use feedplex::access::{Right, Rules};
 use feedplex::generation::Role;
@@ -34,6 +34,8 @@ pub struct Opened {
     pub lane: LaneHandle,
     /// No other session of the feed runs.
     pub exclusive: OwnedMutexGuard<()>,
+    /// Clients do not write until the roles are settled.
+    pub frozen: Option<Frozen>,
     /// For the session.
     pub local: LocalFeed,
 }
@@ -278,8 +280,13 @@ impl Feeds {
         }
         // An online restore reads a volume that must not change any more.
         let freezes = handshake.online && handshake.swap;
-        if (peer_sends || freezes) && active::users(&self.node, volume.uuid).await > 0 {
-            return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
+        let mut frozen = None;
+        if peer_sends || freezes {
+            // Whoever opens it after the look at its users cannot write what would be lost.
+            frozen = Some(lane.freeze().await.map_err(|e| local(e.to_string()))?);
+            if active::users(&self.node, volume.uuid).await > 0 {
+                return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
+            }
         }
         let entry = match self.entry(handshake.feed) {
             Some(entry) => entry,
@@ -334,6 +341,7 @@ impl Feeds {
             entry,
             lane,
             exclusive,
+            frozen,
             local: local_feed,
         })
     }

@@ -38,8 +38,23 @@ fn plexes_come_and_go() {
     assert!(!off.volumes[0].log[1].valid && off.volumes[0].log[0].valid);
     let error = set_plex_state(&one, "web", 1, PlexState::Stale).unwrap_err();
     assert!(matches!(error, PlanError::LastActivePlex { .. }));
-    let error = set_plex_state(&two, "web", 1, PlexState::Syncing).unwrap_err();
+    let error = set_plex_state(&off, "web", 1, PlexState::Empty).unwrap_err();
     assert!(matches!(error, PlanError::Transition { .. }));
+}
+
+#[test]
+fn a_plex_that_misses_something_keeps_its_log() {
+    let vg = create(&group(&[10, 10]), &VolumeRequest::new("web", 8 * MIB)).unwrap();
+    let two = attach_plex(&vg, "web", Layout::Concat, &[], uuid(5000)).unwrap();
+    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
+    let two = set_log_valid(&two, "web", 1, true).unwrap();
+    // The engine goes on writing the log of a plex that only misses something.
+    let back = set_plex_state(&two, "web", 1, PlexState::Stale).unwrap();
+    let again = set_plex_state(&back, "web", 1, PlexState::Active).unwrap();
+    // So the other one's is not the last, which would have to stay though nobody keeps it up.
+    let failed = set_plex_state(&again, "web", 0, PlexState::Failed).unwrap();
+    let valid: Vec<bool> = failed.volumes[0].log.iter().map(|l| l.valid).collect();
+    assert_eq!(valid, [false, true]);
 }
 
 #[test]

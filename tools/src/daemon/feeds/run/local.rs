@@ -11,6 +11,7 @@ use feedplex::wire::preamble::Token;
 use std::sync::Arc;
 use uuid::Uuid;
 use volmgr::engine::FeedId;
+use volmgr::model::Direction;
 use volmgr::plan;
 
 /// Carries out a change of a feed's record, with the maps before and after it.
@@ -146,6 +147,13 @@ impl Feeds {
             streams: self.node.config.feeds.streams(),
             wall_time: crate::daemon::events::now(),
         }
+    }
+
+    /// Would an attempt make the volume here a sink? Not anew where it is in use while it is restored.
+    pub(in crate::daemon::feeds) fn turns_sink(&self, entry: &FeedEntry, ask: &Ask) -> bool {
+        self.record(entry).is_some_and(|(_, feed)| {
+            (feed.direction == Direction::In) != ask.swap && feed.missing_slot().is_none()
+        })
     }
 
     /// This side's feed as recorded, for a session.
