@@ -8,7 +8,7 @@ size=256
 node_start a
 node_start b
 disks a 2 $((size + 40))
-disks b 2 $((size + 40))
+disks b 3 $((size + 40))
 v a vgcreate vga "$work/a/disk1" "$work/a/disk2"
 v b vgcreate vgb "$work/b/disk1" "$work/b/disk2"
 trust a b plaintext
@@ -66,9 +66,16 @@ v a feedattach vga/web b:vgb/web
 v a feedwait vga/web b --timeout 60
 load 5 & fio_pid=$!; pids+=($fio_pid)
 sleep 1.5
+v b pvcreate "$work/b/disk3" >/dev/null
 node_kill b
 sleep 1
+# It waits for a disk that is late, and its peer calls meanwhile: that must not be told that the group is not there.
+mv "$work/b/disk3" "$work/late"
+printf '[scan]\nwait = 3\n' >"$work/b.toml"
+config_of[b]=$work/b.toml
 node_start b
+unset "config_of[b]"
+mv "$work/late" "$work/b/disk3"
 wait $fio_pid || die "the load saw an error when the sink died"
 detach_and_compare "kill of the sink while live"
 

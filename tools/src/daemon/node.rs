@@ -52,6 +52,8 @@ pub struct Node {
     devices: Mutex<BTreeSet<PathBuf>>,
     verbs: AsyncMutex<()>,
     stop: watch::Sender<bool>,
+    /// The start has looked for disks and groups.
+    looked: watch::Sender<bool>,
     /// The start has brought up what was active before.
     served: watch::Sender<bool>,
     feeds: OnceLock<Arc<dyn FeedService>>,
@@ -101,6 +103,7 @@ impl Node {
             devices: Mutex::new(devices),
             verbs: AsyncMutex::new(()),
             stop: watch::channel(false).0,
+            looked: watch::channel(false).0,
             served: watch::channel(false).0,
             feeds: OnceLock::new(),
         }))
@@ -110,6 +113,7 @@ impl Node {
     pub async fn start(self: Arc<Self>) -> Result<(), StartError> {
         self.wait_for_disks().await;
         self.rescan(&[]).await;
+        self.looked.send_replace(true);
         super::nbd::listen(&self).await?;
         let node = self.clone();
         // In the background: a volume that takes long to come up keeps no one from asking why. Not
@@ -123,6 +127,13 @@ impl Node {
         self.spawn(self.clone().watch_disks());
         self.spawn(super::spares::watch(self.clone()));
         Ok(())
+    }
+
+    /// Returns when the start has looked for disks and groups: before, nobody can be told what is not here.
+    pub async fn wait_looked(&self) {
+        let mut looked = self.looked.subscribe();
+        // An error means that the node is gone altogether.
+        let _gone = looked.wait_for(|looked| *looked).await;
     }
 
     /// Returns when the start has brought up what was active before, or after half a minute: then whoever needs a volume

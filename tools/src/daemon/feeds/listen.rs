@@ -30,6 +30,8 @@ impl KnownPeers for PeerList {
 
 /// Accepts peers until the daemon stops.
 pub async fn serve(feeds: Arc<Feeds>, listener: TcpListener) {
+    // Who calls earlier waits in the listener's queue. An answer now would be that the volume is not here.
+    feeds.node.wait_looked().await;
     let tls = match server_config(&feeds.node.key, Arc::new(PeerList(Arc::downgrade(&feeds)))) {
         Ok(tls) => tls,
         Err(error) => {
