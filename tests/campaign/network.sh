@@ -1,0 +1,69 @@
+# The network of a campaign; sourced with $seed, $work and the nodes' functions there. Says how b is started ($wrap_b), how a reaches it, and
+# what the words mean:
+#   cut           every connection is reset, new ones are taken
+#   down / up     the address of b goes away, and is back
+#   stall / up    nothing passes, nobody is told: half-open
+#   delay MS      what passes takes up to so long
+# NETWORK=proxy: a program between the two, which needs no root. NETWORK=veth: b in a network namespace behind a veth pair, half-open by frames
+# for a station that does not exist; where the kernel has netem, each direction is late, by turns in another order, and loses frames.
+: "${NETWORK:=proxy}"
+wrap_b=
+case $NETWORK in
+proxy)
+    network_ready() {
+        local proxy_port
+        proxy_port=$(free_port)
+        mkfifo "$work/words"
+        python3 "$here/proxy.py" "$proxy_port" "${port_of[b]}" "$seed" <"$work/words" >"$work/proxy.log" 2>&1 &
+        pids+=($!)
+        exec 9>"$work/words"
+        for _ in $(seq 100); do grep -q ready "$work/proxy.log" && break; sleep 0.1; done
+        peeradd_b "127.0.0.1:$proxy_port"
+    }
+    network() { echo "$*" >&9; }
+    ;;
+veth)
+    ns=volmgr-$$ near=vn$$ far=vf$$ nobody=02:00:00:00:00:99 netem=yes
+    for p in ip ss tc; do command -v $p >/dev/null || skip "$p is not installed"; done
+    ip netns add "$ns" 2>/dev/null || skip "network namespaces need root"
+    trap 'ip netns del "$ns"; ip link del "$near" 2>/dev/null || true; nodes_cleanup' EXIT
+    ip link add "$near" type veth peer name "$far" netns "$ns" 2>/dev/null || skip "this kernel gives no veth pair"
+    inside() { ip netns exec "$ns" "$@"; }
+    ip addr add 10.214.1.1/24 dev "$near"; ip link set "$near" up
+    inside ip addr add 10.214.1.2/24 dev "$far"; inside ip link set "$far" up; inside ip link set lo up
+    addr_of[a]=10.214.1.1 addr_of[b]=10.214.1.2
+    port_of[a]=$(free_port) port_of[b]=$(free_port)
+    wrap_b="ip netns exec $ns"
+    network_ready() { peeradd_b "10.214.1.2:${port_of[b]}"; network delay 5; }
+    network() {
+        case $1 in
+        cut)
+            # What the kernel cannot reset is not there any more.
+            ss -K -t dst 10.214.1.2 >/dev/null 2>&1 || true
+            inside ss -K -t dst 10.214.1.1 >/dev/null 2>&1 || true
+            ;;
+        down) inside ip addr del 10.214.1.2/24 dev "$far" ;;
+        stall)
+            ip neigh replace 10.214.1.2 lladdr $nobody nud permanent dev "$near"
+            inside ip neigh replace 10.214.1.1 lladdr $nobody nud permanent dev "$far"
+            ;;
+        up)
+            inside ip addr replace 10.214.1.2/24 dev "$far"
+            ip neigh del 10.214.1.2 dev "$near" 2>/dev/null || true
+            inside ip neigh del 10.214.1.1 dev "$far" 2>/dev/null || true
+            ;;
+        delay)
+            [ $netem = yes ] || return 0
+            local how="delay $2ms $(($2 / 2))ms loss $((RANDOM % 3))%"
+            # shellcheck disable=SC2086
+            if ! tc qdisc replace dev "$near" root netem $how 2>/dev/null || ! inside tc qdisc replace dev "$far" root netem $how; then
+                netem=no
+                echo "this kernel has no netem: no delays, no losses"
+            fi
+            ;;
+        esac
+    }
+    ;;
+*) die "NETWORK=$NETWORK: proxy or veth" ;;
+esac
+up() { case $1 in a) node_start a ;; b) WRAP=$wrap_b node_start b ;; esac }
