@@ -4,7 +4,7 @@
 set -euo pipefail
 [ -d /dev/shm ] && [ "$(df -m --output=avail /dev/shm | tail -n 1)" -gt 1024 ] && export TMPDIR=/dev/shm
 . "$top/tests/lib/nodes.sh"
-for p in nbdcopy qemu-io qemu-img nbdinfo jq; do command -v $p >/dev/null || skip "$p is not installed"; done
+for p in fio nbdcopy qemu-io qemu-img nbdinfo jq; do command -v $p >/dev/null || skip "$p is not installed"; done
 size=64
 node_start a; node_start b
 disks a 2 $((size + 40)); disks b 1 $((size + 40))
@@ -94,6 +94,18 @@ done
 is "points" "$(ask a points vga/web -o point_name | tr '\n' ' ')" "p2 p3 p4 p5 "
 is "changed since p2" "$(point p2 point_changed)" $((4 * 65536))
 is "changed since p5" "$(point p5 point_changed)" 65536
+# A restore is refused while somebody writes, and who writes sees no error because somebody has asked, on either side.
+timeout 60 fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=4k --size=8m --offset=40m --iodepth=4 --time_based --runtime=5 \
+    --output="$work/fio" & writer=$!
+pids+=($writer)
+for _ in $(seq 100); do [ "$(ask a lvs vga/web -o lv_open)" = 0 ] || break; sleep 0.05; done
+for i in 1 2 3; do
+    v a feedswap vga/web b 2>"$work/refused" && die "swapped under a writer"
+    grep -q "the volume is open" "$work/refused" || die "$(cat "$work/refused")"
+done
+v b feedswap vgb/web a >/dev/null 2>"$work/refused" && die "the sink took over under a writer"
+wait $writer || die "a client that wrote saw an error: $(cat "$work/fio")"
+v a feedwait vga/web b --timeout 60
 v a feeddetach vga/web b --force -y
 is "points of a feed that is forgotten" "$(ask a points vga/web -o point_name)" ""
 echo "ok: what changed since a point is known"

@@ -6,6 +6,8 @@ use uuid::Uuid;
 use volmgr::engine::*;
 use volmgr::model::{FeedMode, PlexState};
 
+#[path = "topics/copies.rs"]
+mod copies;
 #[path = "topics/disks.rs"]
 mod disks;
 
@@ -77,11 +79,15 @@ struct Lane {
 
 impl Lane {
     fn new(layout: VolumeLayout) -> Self {
+        Self::with(layout, EngineConfig::default())
+    }
+
+    fn with(layout: VolumeLayout, config: EngineConfig) -> Self {
         let logs = layout.log.iter().map(|_| image(SIZE)).collect();
         let config = EngineConfig {
             bounce: vec![PayloadId(0)],
             bounce_bytes: 4 * UNIT,
-            ..EngineConfig::default()
+            ..config
         };
         Self {
             engine: Engine::new(layout, config, logs).unwrap(),

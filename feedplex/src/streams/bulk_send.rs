@@ -61,7 +61,7 @@ pub struct BulkConfig {
 impl Default for BulkConfig {
     fn default() -> Self {
         Self {
-            queue_jobs: 64,
+            queue_jobs: 1024,
             frame_bytes: 1 << 20,
             keepalive: Duration::from_secs(5),
         }

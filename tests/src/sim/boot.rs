@@ -462,6 +462,7 @@ fn config() -> EngineConfig {
         bounce_bytes: BOUNCE_BYTES,
         block: super::disk::SECTOR,
         max_bulk_copies: 2,
+        max_bulk_in_flight: 64 << 20,
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,

@@ -4,7 +4,7 @@
 mod ending;
 mod follow;
 
-pub use ending::{deactivate, deactivate_all, users};
+pub use ending::{deactivate, deactivate_all, freeze_unused, users};
 
 use super::frontend::{self, Frontend};
 use super::groups::GroupView;

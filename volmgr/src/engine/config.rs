@@ -22,6 +22,8 @@ pub struct EngineConfig {
     pub block: u64,
     /// Most bulk copies in flight per feed.
     pub max_bulk_copies: usize,
+    /// A feed with so many bytes or more in bulk copies in flight starts none.
+    pub max_bulk_in_flight: u64,
     /// Most bytes per bulk copy.
     pub bulk_bytes: u64,
     /// An `async` feed with more bytes than this in live flight falls behind.
@@ -42,7 +44,9 @@ impl Default for EngineConfig {
             bounce: Vec::new(),
             bounce_bytes: 1 << 20,
             block: 512,
-            max_bulk_copies: 16,
+            // What has changed is often scattered: then a copy is one region, and takes as long to be durable.
+            max_bulk_copies: 1024,
+            max_bulk_in_flight: 64 << 20,
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
             restore_wait_ms: 30_000,

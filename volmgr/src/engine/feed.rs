@@ -401,7 +401,9 @@ impl Engine {
     fn pump_bulk(&mut self, index: usize, out: Out<'_>) {
         loop {
             let feed = &mut self.feeds[index];
-            if !feed.sends() || feed.backoff || feed.bulk.len() >= self.config.max_bulk_copies {
+            let full = feed.bulk.len() >= self.config.max_bulk_copies
+                || feed.bulk.bytes() >= self.config.max_bulk_in_flight;
+            if !feed.sends() || feed.backoff || full {
                 return;
             }
             let (order, unit) = (&self.order, self.region_size);

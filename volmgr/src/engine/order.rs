@@ -58,16 +58,22 @@ pub(crate) struct Bag {
     ranges: BTreeMap<(u64, Key), u64>,
     /// Longest range since the bag was last empty: how far back a search must begin.
     longest: u64,
+    /// Of all ranges together.
+    bytes: u64,
 }
 
 impl Bag {
     pub fn insert(&mut self, range: ByteRange, key: Key) {
         self.longest = self.longest.max(range.len());
-        self.ranges.insert((range.start(), key), range.end());
+        let old = self.ranges.insert((range.start(), key), range.end());
+        debug_assert_eq!(old, None, "a key is used once");
+        self.bytes += range.len();
     }
 
     pub fn remove(&mut self, range: ByteRange, key: Key) {
-        self.ranges.remove(&(range.start(), key));
+        if let Some(end) = self.ranges.remove(&(range.start(), key)) {
+            self.bytes -= end - range.start();
+        }
         if self.ranges.is_empty() {
             self.longest = 0;
         }
@@ -82,6 +88,11 @@ impl Bag {
 
     pub fn len(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// Length of all ranges together, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (ByteRange, Key)> + '_ {

@@ -291,6 +291,7 @@ impl World {
             bounce_bytes: 2 * REGION,
             block: SECTOR,
             max_bulk_copies: 2,
+            max_bulk_in_flight: 64 << 20,
             bulk_bytes: 3 * REGION,
             max_live_bytes: 12 * REGION,
             restore_wait_ms: 1000,

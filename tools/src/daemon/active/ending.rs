@@ -4,7 +4,7 @@ use super::super::Node;
 use super::super::ublk::{BlockDevice, BlockError};
 use super::super::verbs::{chain, commit_failed, fail, find_volume};
 use crate::api::{Failure, LvName};
-use crate::lane::LaneHandle;
+use crate::lane::{Frozen, LaneError, LaneHandle};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -60,6 +60,24 @@ pub async fn users(node: &Arc<Node>, volume: Uuid) -> u64 {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Keeps clients from writing to a volume that nobody uses; how many use it otherwise. Whoever opens it between the two looks
+/// cannot write what would be lost, and who had it open all the while sees no error because somebody has asked.
+pub async fn freeze_unused(
+    node: &Arc<Node>,
+    volume: Uuid,
+    lane: &LaneHandle,
+) -> Result<Result<Frozen, u64>, LaneError> {
+    let before = users(node, volume).await;
+    if before > 0 {
+        return Ok(Err(before));
+    }
+    let frozen = lane.freeze().await?;
+    Ok(match users(node, volume).await {
+        0 => Ok(frozen),
+        after => Err(after),
+    })
 }
 
 /// How much others matter when a volume is no longer served.

@@ -489,12 +489,11 @@ impl Driver {
         let Some((_, volume)) = node.volume(&bound.entry.lv()) else {
             return refuse(RefusalCode::NoVolume, "the volume is gone");
         };
-        let node = node.clone();
-        // Whoever opens it after the look at its users cannot write what would be lost.
-        self.freeze().await;
-        if crate::daemon::active::users(&node, volume.uuid).await > 0 {
-            self.frozen.pop();
-            return refuse(RefusalCode::Busy, "the volume is open");
+        match crate::daemon::active::freeze_unused(node, volume.uuid, &bound.lane).await {
+            Ok(Ok(frozen)) => self.frozen.push(frozen),
+            Ok(Err(_)) => return refuse(RefusalCode::Busy, "the volume is open"),
+            // Nobody can write to a volume that is stopped.
+            Err(error) => tracing::debug!(%error, "a volume could not be frozen"),
         }
         let (point, name, time) = super::verbs::swap_point();
         Event::Swap { point, name, time }

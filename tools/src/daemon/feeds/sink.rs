@@ -20,7 +20,7 @@ use uuid::Uuid;
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes applied after which they are made durable though more is coming: well below what a source
-/// has in bulk flight (`max_bulk_copies` times `bulk_bytes` of its engine), so that it need not wait.
+/// has in bulk flight (`max_bulk_in_flight` of its engine), so that it need not wait.
 const FLUSH_BYTES: u64 = 16 << 20;
 
 /// Silence after which everything applied is made durable at once.

@@ -282,11 +282,10 @@ impl Feeds {
         let freezes = handshake.online && handshake.swap;
         let mut frozen = None;
         if peer_sends || freezes {
-            // Whoever opens it after the look at its users cannot write what would be lost.
-            frozen = Some(lane.freeze().await.map_err(|e| local(e.to_string()))?);
-            if active::users(&self.node, volume.uuid).await > 0 {
-                return Err(refuse(RefusalCode::Busy, format!("{lv} is open here")));
-            }
+            let unused = active::freeze_unused(&self.node, volume.uuid, &lane).await;
+            let unused = unused.map_err(|error| local(error.to_string()))?;
+            let open = |_| refuse(RefusalCode::Busy, format!("{lv} is open here"));
+            frozen = Some(unused.map_err(open)?);
         }
         let entry = match self.entry(handshake.feed) {
             Some(entry) => entry,

@@ -42,25 +42,26 @@ pub(super) async fn swap(
     let object = format!("{lv} {peer}");
     let becomes_sink = feed.direction == Direction::Out;
     let (_, volume) = find_volume(&feeds.node, lv, what)?;
-    // Whoever opens it after the look at its users cannot write what would be lost: until this verb ends,
-    // or the session that takes the exchange over.
-    let _frozen = match feeds.node.lane(lv) {
-        Some(lane) if becomes_sink => Some(
-            lane.freeze()
-                .await
-                .map_err(|error| fail(lv, what, error.to_string(), ""))?,
-        ),
-        _ => None,
-    };
-    let users = active::users(&feeds.node, volume.uuid).await;
-    if becomes_sink && users > 0 && !while_open {
-        return Err(fail(
+    let open = |users: u64| {
+        fail(
             lv,
             what,
             format!("the volume is open ({users} user(s))"),
             "close it; --while-open overwrites it under its users",
-        ));
-    }
+        )
+    };
+    // Until this verb ends, or the session that takes the exchange over.
+    let _frozen = match feeds.node.lane(lv) {
+        Some(lane) if becomes_sink => {
+            let frozen = match while_open {
+                true => lane.freeze().await.map(Ok),
+                false => active::freeze_unused(&feeds.node, volume.uuid, &lane).await,
+            };
+            let frozen = frozen.map_err(|error| fail(lv, what, error.to_string(), ""))?;
+            Some(frozen.map_err(open)?)
+        }
+        _ => None,
+    };
     match feed.intent {
         FeedIntent::Split { point: ended } => {
             check_point(feeds, &entry, lv, ended, point.as_deref(), what)?;
