@@ -97,6 +97,7 @@ run)
     systemctl is-active --quiet volmgrd || wait_for 30 systemctl is-active volmgrd
 
     step "not removed while it is in use"
+    [ "$(volmgr lvs --noheadings -o lv_open vg0/web | tr -d ' ')" -gt 0 ] || die "the daemon does not see who uses it"
     dpkg -r volmgr >/tmp/removal 2>&1 && die "removed under a mounted file system"
     grep -q 'in use: vg0/web (unmount' /tmp/removal || die "no reason: $(cat /tmp/removal)"
     systemctl is-active --quiet volmgrd || die "stopped all the same"
