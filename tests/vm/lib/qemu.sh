@@ -24,7 +24,7 @@ guest_start() { # out case node limit
     # The host may be busy: the kernel does without its test of the timer, and waits longer before it says that a task has not run.
     timeout -k 5 $((limit + 90)) qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m "${memory:-2048}" \
         -kernel "$KERNEL_DIR/vmlinuz" -initrd "$out_top/initrd-$KERNEL_VERSION.gz" \
-        -append "console=ttyS0 quiet panic=-1 no_timer_check rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 vm_node=$node" -display none -serial "file:$out/serial-$node" -monitor none -no-reboot \
+        -append "console=ttyS0 quiet panic=-1 no_timer_check rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 vm_node=$node" -display none -vga none -serial "file:$out/serial-$node" -monitor none -no-reboot \
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
         -virtfs "local,path=$KERNEL_DIR/x,mount_tag=mods,security_model=none,readonly=on" \
         -virtfs "local,path=$out/job,mount_tag=job,security_model=none" "${extra[@]}" </dev/null >"$out/qemu-$node" 2>&1 &

@@ -233,9 +233,13 @@ impl Feeds {
     ) -> Result<Opened, Refused> {
         let local = |error: String| refuse(RefusalCode::Local, error);
         if self.node.lane(lv).is_none() {
-            crate::daemon::active::activate(&self.node, lv, None)
-                .await
-                .map_err(|failure| local(failure.to_string()))?;
+            // A volume has one lane: the start, or an admin, may be bringing it up just now.
+            let _one_at_a_time = self.node.verb_lock().await;
+            if self.node.lane(lv).is_none() {
+                crate::daemon::active::activate(&self.node, lv, None)
+                    .await
+                    .map_err(|failure| local(failure.to_string()))?;
+            }
         }
         let lane = self
             .node

@@ -1,0 +1,35 @@
+# limit: 180
+# A peer calls again and again while a node starts, and gets through in the very moment in which the node brings its volumes up: a
+# volume has one lane all the same, and both sides are equal in the end.
+set -euo pipefail
+. "$top/tests/lib/nodes.sh"
+for p in nbdcopy; do command -v $p >/dev/null || skip "$p is not installed"; done
+size=32 restarts=6
+node_start a; node_start b
+disks a 1 $((size + 40)); disks b 1 $((size + 40))
+v a vgcreate vga "$work/a/disk1"; v b vgcreate vgb "$work/b/disk1"
+trust a b plaintext
+v a lvcreate -n web -L ${size}m vga
+v a feedattach vga/web b:vgb/web --create
+v a feedwait vga/web b --timeout 60
+# It waits a second for a disk that does not come; meanwhile its peer's calls pile up.
+truncate -s 40M "$work/b/late"
+v b pvcreate "$work/b/late"
+printf '[scan]\nwait = 1\n' >"$work/b.toml"
+config_of[b]=$work/b.toml
+rm "$work/b/late"
+for i in $(seq $restarts); do
+    node_kill b
+    head -c 2M /dev/urandom | nbdcopy --flush -- - "$(uri a vga/web)"
+    node_start b
+    v a feedwait vga/web b --timeout 60 2>/dev/null
+done
+starts=$(grep -c ': ready node=' "$work/b.log") served=$(grep -c 'volume is served kind="lv-activated"' "$work/b.log")
+[ "$starts" = $((restarts + 1)) ] || die "$starts starts in the log"
+[ "$served" = "$starts" ] || die "started $starts times, brought its volume up $served times"
+v a feeddetach vga/web b --point end
+nbdcopy "$(uri a vga/web)" "$work/source.img"
+v b lvchange -ay vgb/web >/dev/null
+nbdcopy "$(uri b vgb/web)" "$work/sink.img"
+cmp "$work/source.img" "$work/sink.img" || die "the two sides differ"
+echo "ok: one lane"
