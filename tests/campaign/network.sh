@@ -1,4 +1,4 @@
-# The network of a campaign; sourced with $seed, $work and the nodes' functions there. Says how b is started ($wrap_b), how a reaches it, and
+# The network of a campaign; sourced with $seed, $work and the nodes' functions there. Says how nodes are started (up), how a reaches b, and
 # what the words mean:
 #   cut           every connection is reset, new ones are taken
 #   down / up     the address of b goes away, and is back
@@ -18,7 +18,7 @@ proxy)
         pids+=($!)
         exec 9>"$work/words"
         for _ in $(seq 100); do grep -q ready "$work/proxy.log" && break; sleep 0.1; done
-        peeradd_b "127.0.0.1:$proxy_port"
+        v a peeradd b "127.0.0.1:$proxy_port" --fingerprint "$(ask b nodeshow -o node_fingerprint)" --allow all --plaintext >/dev/null
     }
     network() { echo "$*" >&9; }
     ;;
@@ -34,13 +34,16 @@ veth)
     addr_of[a]=10.214.1.1 addr_of[b]=10.214.1.2
     port_of[a]=$(free_port) port_of[b]=$(free_port)
     wrap_b="ip netns exec $ns"
-    network_ready() { peeradd_b "10.214.1.2:${port_of[b]}"; network delay 5; }
+    network_ready() { network delay 5; }
+    connections() { ss -Htn state established dst 10.214.1.2 | awk '{print $3}' | sort; } # by the address here
     network() {
         case $1 in
         cut)
-            # What the kernel cannot reset is not there any more.
-            ss -K -t dst 10.214.1.2 >/dev/null 2>&1 || true
-            inside ss -K -t dst 10.214.1.1 >/dev/null 2>&1 || true
+            local before
+            before=$(connections)
+            ss -K -t dst 10.214.1.2 >/dev/null
+            inside ss -K -t dst 10.214.1.1 >/dev/null
+            [ -z "$(comm -12 <(echo "$before" | grep .) <(connections))" ] || die "this kernel cannot reset connections"
             ;;
         down) inside ip addr del 10.214.1.2/24 dev "$far" ;;
         stall)

@@ -91,8 +91,5 @@ wait "$fed" || die "the fed volume: $(cat "$work/fed.out")"
 wait "$own" || die "the victim's own volume: $(cat "$work/own.out")"
 v a feedwait vga/web b --timeout 60
 v a feeddetach vga/web b --point after
-v b lvchange -ay vgb/web >/dev/null
-nbdcopy "$(uri a vga/web)" "$work/source.img"
-nbdcopy "$(uri b vgb/web)" "$work/sink.img"
-cmp "$work/source.img" "$work/sink.img" || die "the honest feed's sides differ"
+same_at_point a vga/web b vgb/web "the attacks"
 echo "figure: the victim has $(($(rss b) >> 10)) MiB, $((before >> 10)) before"

@@ -17,15 +17,7 @@ head -c ${size}M /dev/urandom >"$work/content"
 nbdcopy --flush "$work/content" "$(uri a vga/web)"
 sent_by_a() { echo $(($(ask a feeds vga/web -o payload_kernel_bytes --units b --nosuffix) + $(ask a feeds vga/web -o payload_copied_bytes --units b --nosuffix))); }
 
-equal() { # what: after a point, source and sink are the same
-    nbdcopy "$(uri a vga/web)" "$work/source.img"
-    v b lvchange -ay vgb/web >/dev/null
-    nbdcopy "$(uri b vgb/web)" "$work/sink.img"
-    v b lvchange -an vgb/web
-    cmp "$work/source.img" "$work/sink.img" || die "source and sink differ after $1"
-    rm -f "$work/sink.img"
-    echo "ok: $1"
-}
+equal() { same_at_point a vga/web b vgb/web "$1"; } # what
 load() { # seconds of random writes on the source, verified as it goes; survives nothing: the source must stay up
     # fio does not always notice that its server has died, and a forked job would outlive it.
     timeout -k 1 $(($1 + 10)) fio --thread --name=w --ioengine=nbd --uri="$(uri a vga/web)" --rw=randwrite --bs=16k --size=${size}m --iodepth=8 --time_based \

@@ -57,6 +57,15 @@ node_start() { # name [options]
     done
     die "node $name does not answer"
 }
+same_at_point() { # source VG/LV sink VG/LV when: both hold the same where their feed has ended at a point; $work/source.img is that
+    nbdcopy "$(uri "$1" "$2")" "$work/source.img"
+    v "$3" lvchange -ay "$4" >/dev/null
+    nbdcopy "$(uri "$3" "$4")" "$work/sink.img"
+    v "$3" lvchange -an "$4"
+    cmp "$work/source.img" "$work/sink.img" || die "source and sink differ after $5"
+    rm -f "$work/sink.img"
+    echo "ok: $5"
+}
 node_kill() { kill -9 "${pid_of[$1]}"; wait "${pid_of[$1]}" 2>/dev/null || true; }
 node_stop() { end_process "${pid_of[$1]}"; }
 

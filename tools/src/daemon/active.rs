@@ -183,6 +183,7 @@ pub async fn activate(
     name: &LvName,
     wanted: Option<&str>,
 ) -> Result<Activated, Failure> {
+    node.expect_verb_lock();
     let what = "cannot activate";
     let (_, volume) = find_volume(node, name, what)?;
     let front = wanted.unwrap_or(&volume.frontend).to_owned();

@@ -348,6 +348,11 @@ impl Node {
         self.key.fingerprint().to_string()
     }
 
+    /// For what may be done only while somebody holds the verb lock: says so in builds with checks.
+    pub fn expect_verb_lock(&self) {
+        debug_assert!(self.verbs.try_lock().is_err(), "nobody holds the verb lock");
+    }
+
     /// Held by a verb while it changes things.
     pub async fn verb_lock(&self) -> MutexGuard<'_, ()> {
         self.verbs.lock().await

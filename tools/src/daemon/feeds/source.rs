@@ -232,3 +232,16 @@ fn refused(error: SendError) -> Congested {
     }
     Congested
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use volmgr::engine::EngineConfig;
+
+    /// A stream whose queue is full makes the feed fall behind: no number of copies that the engine may start must do that.
+    #[test]
+    fn one_stream_takes_all_copies_of_a_feed() {
+        let copies = EngineConfig::default().max_bulk_copies as u64;
+        assert!(BulkConfig::default().queue_jobs >= copies);
+    }
+}
