@@ -36,7 +36,7 @@ run() { # node command
         ran=$((ran + 1)) ;;
     mkfs.ext4\ *) write "$work/data" ;;
     find\ *-delete) write "$work/empty" ;;
-    "apt-get install ./volmgr_$version-1_amd64.deb") ;;
+    "dpkg -i volmgr_$version-1_amd64.deb") ;;
     sed\ -i\ *)
         bash -c "${line//\/etc\/volmgr/$work/etc-$node}"
         grep -qx 'listen = "0.0.0.0:7750"' "${config_of[$node]}" || die "the packaged configuration has no such line for: $line" ;;

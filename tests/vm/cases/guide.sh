@@ -3,7 +3,7 @@
 # disks: 8 96 96 96 96 96 96
 # limit: 2700
 # memory: 1024
-# needs: dpkg-deb apt-get systemctl udevadm mkfs.ext4 fsck.ext4
+# needs: dpkg-deb dpkg systemctl udevadm mkfs.ext4 fsck.ext4
 # docs/guide.md on two machines under systemd, command by command as it stands there, from the package to the restored file system and
 # beyond. Only names of disks (vd for sd), sizes and fingerprints are put in. out/session.md is the recording: docs/session.md is one.
 phase=$1
@@ -12,8 +12,6 @@ case $phase in
 prepare) # on both machines
     rm -f /var/lib/man-db/auto-update # the index of all manual pages takes minutes in an emulated machine
     rm -f /usr/sbin/policy-rc.d # of a host that is a container: it would keep services from being started
-    rm -rf /var/lib/apt/lists/* # of the host: apt would read them all
-    rm -f /etc/apt/apt.conf.d/20packagekit /etc/apt/apt.conf.d/50appstream # nor call its services
     cp /job/packages/volmgr_*-1_*.deb /root/
     modprobe ublk_drv
     exit 0 ;;

@@ -104,8 +104,11 @@ fn look() -> Look {
                 }
             }
         }
-        // Where it cannot be read, the process's mounts cannot be either.
-        if let Ok(namespace) = fs::read_link(process.join("ns/mnt"))
+        // The namespace of a process with more rights than this one is not to be seen; its mounts are, and
+        // those of the first process are the machine's.
+        let namespace = fs::read_link(process.join("ns/mnt")).ok();
+        let namespace = namespace.or_else(|| (name == "1").then(|| "1".into()));
+        if let Some(namespace) = namespace
             && namespaces.insert(namespace)
             && let Ok(mounts) = fs::read_to_string(process.join("mountinfo"))
         {
