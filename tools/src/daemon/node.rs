@@ -276,12 +276,7 @@ impl Node {
     /// A volume and its group as of the last commit.
     pub fn volume(&self, name: &LvName) -> Option<(Arc<GroupView>, Volume)> {
         let view = self.groups.view(&name.vg)?;
-        let volume = view
-            .group
-            .volumes
-            .iter()
-            .find(|volume| volume.name == name.lv)?
-            .clone();
+        let volume = view.group.volume(&name.lv)?.clone();
         Some((view, volume))
     }
 

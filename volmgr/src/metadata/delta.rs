@@ -134,10 +134,11 @@ impl Delta {
             group.volumes.retain(|volume| !gone.contains(&volume.uuid));
         }
         for volume in &self.volumes {
-            match group.volumes.get_mut(volume.uuid) {
-                Some(now) => now.clone_from(volume),
-                None => group.volumes.push(volume.clone()),
+            if let Some(mut now) = group.volumes.get_mut(volume.uuid) {
+                now.clone_from(volume);
+                continue;
             }
+            group.volumes.push(volume.clone());
         }
     }
 }

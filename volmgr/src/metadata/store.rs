@@ -195,6 +195,8 @@ impl Store {
         next.seqno = self.seqno + 1;
         next.commit = commit;
         self.stamp_missing(&mut next);
+        // Checked, so no two volumes share anything now, whatever was on the way here.
+        next.volumes.look_again();
         let mut records = Records::new(&self.group, &next);
         let plan = self.plan(&targets, &mut records)?;
 

@@ -454,7 +454,7 @@ fn wrong_commits_are_refused() {
     let error = world.commit_on(&mut store, next.clone(), &[1]).unwrap_err();
     assert!(matches!(error, CommitError::Absent { pv } if pv == uuid(2)));
     let mut broken = next.clone();
-    broken.volumes[0].extents += 1;
+    broken.volumes.at_mut(0).extents += 1;
     let error = world.commit(&mut store, broken).unwrap_err();
     assert!(matches!(error, CommitError::Invalid { .. }));
     let mut other = next;
@@ -474,7 +474,7 @@ fn a_group_that_outgrows_its_areas_is_refused_and_unharmed() {
     let mut world = World::new(1);
     let mut store = world.group();
     let mut big = with_volume(store.group(), "a");
-    big.volumes[0].frontend = "x".repeat(200 << 10);
+    big.volumes.at_mut(0).frontend = "x".repeat(200 << 10);
     let error = world.commit(&mut store, big).unwrap_err();
     assert!(matches!(error, CommitError::AreaFull { need, have, .. } if need > have));
     let next = with_volume(store.group(), "b");

@@ -94,7 +94,7 @@ pub fn check(group: &Group) -> Vec<Problem> {
 }
 
 /// As [`check`], for a version that follows one which is known to be good: only what has changed is
-/// looked at, and what that may collide with.
+/// looked at.
 pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
     let place = |group: &Group| {
         let places = group.pvs.iter();
@@ -102,8 +102,8 @@ pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
         (group.extent_size, places.collect::<Vec<_>>())
     };
     let changes = next.volumes.changes_since(&old.volumes);
-    let many = changes.put.len() > MANY;
-    if many || changes.reordered || place(old) != place(next) {
+    // The index knows of no name, UUID or extent that two volumes share: else the whole check says which.
+    if !next.volumes.is_indexed() || changes.reordered || place(old) != place(next) {
         return check(next);
     }
     let mut check = Check {
@@ -118,23 +118,12 @@ pub fn check_change(old: &Group, next: &Group) -> Vec<Problem> {
         check.tags(&pv.tags);
         check.runs.insert(pv.uuid, Vec::new());
     }
-    for (place, before) in &changes.put {
-        let volume = &next.volumes[*place];
-        check.volume(volume);
-        let before = before.and_then(|before| old.volumes.get(before));
-        if before.is_none_or(|before| before.name != volume.name) {
-            check.same_name(*place);
-        }
-        if before.is_none_or(|before| !before.extent_runs().eq(volume.extent_runs())) {
-            check.others(*place);
-        }
+    for (place, _) in &changes.put {
+        check.volume(&next.volumes[*place]);
     }
     check.overlaps();
     check.problems
 }
-
-/// From so many changed volumes on a whole check is cheaper than one for each.
-const MANY: usize = 16;
 
 struct Check<'a> {
     group: &'a Group,
@@ -352,40 +341,6 @@ impl<'a> Check<'a> {
             }
             self.range(log.extents >= need, name, "log in extents", log.extents);
             self.used(name, log.pv, log.pv_extent, log.extents);
-        }
-    }
-
-    /// The volume at this place is the only one of its name and UUID.
-    fn same_name(&mut self, place: usize) {
-        let volume = &self.group.volumes[place];
-        for (other, known) in self.group.volumes.iter().enumerate() {
-            if other != place && known.name == volume.name {
-                let (what, which) = ("volume", known.name.clone());
-                self.problems.push(Problem::Twice { what, which });
-            }
-            if other != place && known.uuid == volume.uuid {
-                let (what, which) = ("volume UUID", known.uuid.to_string());
-                self.problems.push(Problem::Twice { what, which });
-            }
-        }
-    }
-
-    /// Notes what other volumes use of the extents that the volume at this place uses.
-    fn others(&mut self, place: usize) {
-        let mine: Vec<_> = self.group.volumes[place].extent_runs().collect();
-        for (other, known) in self.group.volumes.iter().enumerate() {
-            if other == place {
-                continue;
-            }
-            for (pv, start, len) in known.extent_runs() {
-                let end = start.saturating_add(len);
-                let meets = mine.iter().any(|(on, mine, length)| {
-                    *on == pv && start < mine.saturating_add(*length) && *mine < end
-                });
-                if meets && let Some(runs) = self.runs.get_mut(&pv) {
-                    runs.push((start, len));
-                }
-            }
         }
     }
 

@@ -59,12 +59,12 @@ pub struct Pv {
 impl Group {
     /// The volume of this name.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
-        self.volumes.iter().find(|v| v.name == name)
+        self.volumes.named(name)
     }
 
     /// The volume of this UUID.
     pub fn volume_by_uuid(&self, uuid: Uuid) -> Option<&Volume> {
-        self.volumes.iter().find(|v| v.uuid == uuid)
+        self.volumes.of(uuid)
     }
 
     /// The PV of this UUID.
@@ -79,12 +79,18 @@ impl Group {
 
     /// Extents in use on this PV.
     pub fn extents_used_on(&self, pv: Uuid) -> u64 {
+        if let Some(disks) = self.volumes.disks() {
+            return disks.get(&pv).map_or(0, |disk| disk.used());
+        }
         let uses = self.volumes.iter().flat_map(Volume::extent_runs);
         uses.filter(|(on, _, _)| *on == pv).map(|(_, _, n)| n).sum()
     }
 
     /// Extents in use on all PVs.
     pub fn extents_used(&self) -> u64 {
+        if let Some(disks) = self.volumes.disks() {
+            return disks.iter().map(|(_, disk)| disk.used()).sum();
+        }
         let uses = self.volumes.iter().flat_map(Volume::extent_runs);
         uses.map(|(_, _, n)| n).sum()
     }

@@ -2,20 +2,43 @@
 //!
 //! A group has thousands of volumes, and each commit makes a new version of it. So a copy of the
 //! list shares its volumes with the original, and a volume is copied when one of the two changes it;
-//! whether a volume is the same in two versions is first asked of its address.
+//! whether a volume is the same in two versions is first asked of its address. An index goes with
+//! the list, so that nothing that is asked of one volume looks at all.
 
 use super::Volume;
+use super::extents::DiskUse;
+use super::index::{Clash, Index};
+use super::sorted::{Entries, Sorted, Walk};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::ops::{Index, IndexMut};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// From so many volumes on that go at once the list is made anew.
+const MANY: usize = 64;
+
 /// The volumes, in the order in which they were made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Volumes {
-    // Two levels: most copies of a group change no volume, or one.
-    list: Arc<Vec<Arc<Volume>>>,
+    /// By a key that grows; it says nothing outside of this list.
+    list: Sorted<u64, Arc<Volume>>,
+    next: u64,
+    /// None where volumes share a name, a UUID or an extent, which no valid group's do, or did at
+    /// some moment.
+    index: Option<Index>,
+}
+
+impl Default for Volumes {
+    fn default() -> Self {
+        Self {
+            list: Sorted::default(),
+            next: 0,
+            index: Some(Index::default()),
+        }
+    }
 }
 
 impl Volumes {
@@ -36,23 +59,84 @@ impl Volumes {
 
     /// All of them.
     pub fn iter(&self) -> Iter<'_> {
-        self.list.iter().map(|volume| &**volume)
+        self.list.iter().map(|(_, volume)| &**volume)
     }
 
     /// The one at this place.
     pub fn get(&self, index: usize) -> Option<&Volume> {
-        self.list.get(index).map(|volume| &**volume)
+        self.list.nth(index).map(|(_, volume)| &**volume)
+    }
+
+    /// The one of this name.
+    pub fn named(&self, name: &str) -> Option<&Volume> {
+        match &self.index {
+            Some(index) => self.list.get(&index.named(name)?).map(|volume| &**volume),
+            None => self.iter().find(|volume| volume.name == name),
+        }
+    }
+
+    /// The one of this UUID.
+    pub fn of(&self, uuid: Uuid) -> Option<&Volume> {
+        match &self.index {
+            Some(index) => self.list.get(&index.of(uuid)?).map(|volume| &**volume),
+            None => self.iter().find(|volume| volume.uuid == uuid),
+        }
+    }
+
+    /// The place of the one of this name.
+    pub fn place_of(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => Some(self.list.rank(&index.named(name)?)),
+            None => self.iter().position(|volume| volume.name == name),
+        }
     }
 
     /// The one of this UUID, to be changed.
-    pub fn get_mut(&mut self, uuid: Uuid) -> Option<&mut Volume> {
-        let index = self.iter().position(|volume| volume.uuid == uuid)?;
-        Some(&mut self[index])
+    pub fn get_mut(&mut self, uuid: Uuid) -> Option<VolumeMut<'_>> {
+        let key = match &self.index {
+            Some(index) => index.of(uuid)?,
+            None => self.list.iter().find(|(_, v)| v.uuid == uuid)?.0,
+        };
+        Some(self.change(key))
+    }
+
+    /// The one at this place, to be changed.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn at_mut(&mut self, index: usize) -> VolumeMut<'_> {
+        let (key, _) = self.list.nth(index).expect("no volume at this place");
+        self.change(*key)
+    }
+
+    fn change(&mut self, key: u64) -> VolumeMut<'_> {
+        let before = Arc::clone(self.list.get(&key).expect("a key of this list"));
+        VolumeMut {
+            now: Arc::clone(&before),
+            before,
+            key,
+            of: self,
+        }
     }
 
     /// Adds one.
     pub fn push(&mut self, volume: Volume) {
-        Arc::make_mut(&mut self.list).push(Arc::new(volume));
+        self.append(Arc::new(volume));
+    }
+
+    fn append(&mut self, volume: Arc<Volume>) {
+        let key = self.next;
+        self.next += 1;
+        self.reindex(|index| index.add(key, &volume));
+        self.list.insert(key, volume);
+    }
+
+    fn reindex(&mut self, change: impl FnOnce(&mut Index) -> Result<(), Clash>) {
+        if let Some(index) = &mut self.index
+            && change(index).is_err()
+        {
+            self.index = None;
+        }
     }
 
     /// Takes the one at this place out.
@@ -60,14 +144,32 @@ impl Volumes {
     /// # Panics
     /// Where there is none.
     pub fn remove(&mut self, index: usize) -> Volume {
-        Arc::unwrap_or_clone(Arc::make_mut(&mut self.list).remove(index))
+        let (key, _) = self.list.nth(index).expect("no volume at this place");
+        let volume = self.take(*key).expect("a key of this list");
+        Arc::unwrap_or_clone(volume)
+    }
+
+    fn take(&mut self, key: u64) -> Option<Arc<Volume>> {
+        let volume = self.list.remove(&key)?;
+        if let Some(index) = &mut self.index {
+            index.remove(&volume);
+        }
+        Some(volume)
     }
 
     /// Keeps those for which this is true.
     pub fn retain(&mut self, mut keep: impl FnMut(&Volume) -> bool) {
-        if !self.iter().all(&mut keep) {
-            Arc::make_mut(&mut self.list).retain(|volume| keep(volume));
+        let all = self.list.iter();
+        let gone: Vec<u64> = all.filter(|(_, v)| !keep(v)).map(|(key, _)| *key).collect();
+        if gone.len() < MANY {
+            for key in gone {
+                self.take(key);
+            }
+            return;
         }
+        let gone: HashSet<u64> = gone.into_iter().collect();
+        let stay = self.list.iter().filter(|(key, _)| !gone.contains(key));
+        *self = stay.map(|(_, volume)| Arc::clone(volume)).collect();
     }
 
     /// Changes those that `wanted` names; the others stay shared.
@@ -76,40 +178,99 @@ impl Volumes {
         wanted: impl Fn(&Volume) -> bool,
         mut change: impl FnMut(&mut Volume),
     ) {
-        for index in 0..self.len() {
-            if wanted(&self[index]) {
-                change(&mut self[index]);
-            }
+        let all = self.list.iter();
+        let keys: Vec<u64> = all
+            .filter(|(_, v)| wanted(v))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            change(&mut self.change(key));
         }
+    }
+
+    /// No two volumes share a name, a UUID or an extent, and each run of extents is one. False, too,
+    /// where they once did: [`Volumes::look_again`].
+    pub fn is_indexed(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// Makes the index anew where a change on the way had none.
+    pub fn look_again(&mut self) {
+        if self.index.is_none() {
+            *self = self.list.iter().map(|(_, v)| Arc::clone(v)).collect();
+        }
+    }
+
+    /// The use of each disk that a volume lies on, by PV; `None` where it has to be counted.
+    pub(crate) fn disks(&self) -> Option<&Sorted<Uuid, DiskUse>> {
+        self.index.as_ref().map(Index::disks)
     }
 
     /// What has to be done to `old` to get this list. Volumes that the two share are not looked at.
     pub fn changes_since(&self, old: &Self) -> Changes {
         let mut changes = Changes::default();
-        if Arc::ptr_eq(&self.list, &old.list) {
-            return changes;
-        }
-        let mut place = 0;
-        for (before, volume) in old.list.iter().enumerate() {
-            match self.list.get(place) {
-                Some(now) if Arc::ptr_eq(now, volume) => place += 1,
-                Some(now) if now.uuid == volume.uuid => {
-                    if now != volume {
+        let mut walk = Walk::new(&old.list, &self.list);
+        loop {
+            match walk.peek() {
+                (Some((before, was)), Some((place, is))) if was.uuid == is.uuid => {
+                    if !Arc::ptr_eq(was, is) && was != is {
                         changes.put.push((place, Some(before)));
                     }
-                    place += 1;
+                    walk.step(Ordering::Equal, 1);
                 }
-                _ => changes.gone.push(before),
+                (Some((before, _)), _) => {
+                    changes.gone.push(before);
+                    walk.step(Ordering::Less, 1);
+                }
+                (None, Some((place, _))) => {
+                    changes.put.push((place, None));
+                    walk.step(Ordering::Greater, 1);
+                }
+                (None, None) => break,
             }
         }
-        changes
-            .put
-            .extend((place..self.len()).map(|new| (new, None)));
         // What seems to have gone and comes again later has only changed its place.
-        let gone: HashSet<Uuid> = changes.gone.iter().map(|i| old[*i].uuid).collect();
+        let volumes = |list: &Self, place: usize| list.get(place).map(|volume| volume.uuid);
+        let gone = changes.gone.iter().filter_map(|i| volumes(old, *i));
+        let gone: HashSet<Uuid> = gone.collect();
         let mut new = changes.put.iter().filter(|(_, before)| before.is_none());
-        changes.reordered = new.any(|(place, _)| gone.contains(&self[*place].uuid));
+        changes.reordered = !gone.is_empty()
+            && new.any(|(place, _)| volumes(self, *place).is_some_and(|v| gone.contains(&v)));
         changes
+    }
+}
+
+/// A volume that is being changed. Its list knows of it when this goes.
+#[derive(Debug)]
+pub struct VolumeMut<'a> {
+    of: &'a mut Volumes,
+    key: u64,
+    before: Arc<Volume>,
+    now: Arc<Volume>,
+}
+
+impl Deref for VolumeMut<'_> {
+    type Target = Volume;
+
+    fn deref(&self) -> &Volume {
+        &self.now
+    }
+}
+
+impl DerefMut for VolumeMut<'_> {
+    fn deref_mut(&mut self) -> &mut Volume {
+        Arc::make_mut(&mut self.now)
+    }
+}
+
+impl Drop for VolumeMut<'_> {
+    fn drop(&mut self) {
+        if Arc::ptr_eq(&self.before, &self.now) {
+            return;
+        }
+        let (key, before, now) = (self.key, &self.before, &self.now);
+        self.of.reindex(|index| index.change(key, before, now));
+        self.of.list.insert(key, Arc::clone(now));
     }
 }
 
@@ -126,7 +287,8 @@ pub struct Changes {
 }
 
 /// The volumes of a [`Volumes`].
-pub type Iter<'a> = std::iter::Map<std::slice::Iter<'a, Arc<Volume>>, fn(&Arc<Volume>) -> &Volume>;
+pub type Iter<'a> =
+    std::iter::Map<Entries<'a, u64, Arc<Volume>>, fn(&(u64, Arc<Volume>)) -> &Volume>;
 
 impl<'a> IntoIterator for &'a Volumes {
     type Item = &'a Volume;
@@ -139,23 +301,39 @@ impl<'a> IntoIterator for &'a Volumes {
 
 impl FromIterator<Volume> for Volumes {
     fn from_iter<I: IntoIterator<Item = Volume>>(volumes: I) -> Self {
-        Self {
-            list: Arc::new(volumes.into_iter().map(Arc::new).collect()),
-        }
+        volumes.into_iter().map(Arc::new).collect()
     }
 }
 
-impl Index<usize> for Volumes {
+impl FromIterator<Arc<Volume>> for Volumes {
+    fn from_iter<I: IntoIterator<Item = Arc<Volume>>>(volumes: I) -> Self {
+        let mut all = Self::new();
+        for volume in volumes {
+            all.append(volume);
+        }
+        all
+    }
+}
+
+impl PartialEq for Volumes {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.changes_since(other) == Changes::default()
+    }
+}
+
+impl Eq for Volumes {}
+
+impl fmt::Debug for Volumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl std::ops::Index<usize> for Volumes {
     type Output = Volume;
 
     fn index(&self, index: usize) -> &Volume {
-        &self.list[index]
-    }
-}
-
-impl IndexMut<usize> for Volumes {
-    fn index_mut(&mut self, index: usize) -> &mut Volume {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.list)[index])
+        self.get(index).expect("no volume at this place")
     }
 }
 
@@ -170,3 +348,7 @@ impl<'de> Deserialize<'de> for Volumes {
         Vec::<Volume>::deserialize(deserializer).map(Self::from_iter)
     }
 }
+
+#[cfg(test)]
+#[path = "volumes_tests.rs"]
+mod tests;

@@ -88,6 +88,6 @@ fn edit(
 ) -> Result<Group, PlanError> {
     let mut next = group.clone();
     let index = volume_index(&next, volume)?;
-    change(&mut next.volumes[index])?;
+    change(&mut next.volumes.at_mut(index))?;
     Ok(next)
 }

@@ -147,7 +147,7 @@ pub fn tag_volume(
 ) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
-    change_tags(&mut next.volumes[index].tags, add, del)?;
+    change_tags(&mut next.volumes.at_mut(index).tags, add, del)?;
     Ok(next)
 }
 

@@ -222,7 +222,7 @@ fn check_name(name: &str) -> Result<(), PlanError> {
 }
 
 fn volume_index(group: &Group, name: &str) -> Result<usize, PlanError> {
-    let found = group.volumes.iter().position(|v| v.name == name);
+    let found = group.volumes.place_of(name);
     found.ok_or_else(|| PlanError::NotFound {
         what: "volume",
         name: format!("{}/{name}", group.name),

@@ -84,7 +84,7 @@ pub(super) fn add(
 ) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
-    let volume = &mut next.volumes[index];
+    let mut volume = next.volumes.at_mut(index);
     let columns = match layout {
         Layout::Concat => 1,
         Layout::Striped { columns, .. } => u64::from(columns),
@@ -131,11 +131,12 @@ pub(super) fn add(
             true => PlexState::Active,
             false => PlexState::Syncing,
         };
-        add_plex(volume, uuid, state, layout, &got, log, false)?;
+        add_plex(&mut volume, uuid, state, layout, &got, log, false)?;
     }
     for plex in volume.plexes.iter_mut().filter(|p| p.uuid == uuid) {
         plex.replaces = replaces;
     }
+    drop(volume);
     Ok(next)
 }
 
@@ -146,8 +147,9 @@ pub(super) fn add(
 pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
-    let volume = &mut next.volumes[index];
-    let plex = volume.plexes.remove(plex_index(volume, number)?);
+    let mut volume = next.volumes.at_mut(index);
+    let index = plex_index(&volume, number)?;
+    let plex = volume.plexes.remove(index);
     if !volume.plexes.iter().any(|p| p.state == PlexState::Active) {
         return Err(PlanError::LastActivePlex {
             volume: volume.name.clone(),
@@ -169,6 +171,7 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
             plex: plex.name(),
         });
     }
+    drop(volume);
     Ok(next)
 }
 
@@ -182,8 +185,8 @@ pub fn set_plex_state(
 ) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
-    let volume = &mut next.volumes[index];
-    let index = plex_index(volume, number)?;
+    let mut volume = next.volumes.at_mut(index);
+    let index = plex_index(&volume, number)?;
     let (name, from, uuid) = {
         let plex = &volume.plexes[index];
         (plex.name(), plex.state, plex.uuid)
@@ -213,6 +216,7 @@ pub fn set_plex_state(
             log.valid = false;
         }
     }
+    drop(volume);
     Ok(next)
 }
 
@@ -225,8 +229,8 @@ pub fn set_log_valid(
 ) -> Result<Group, PlanError> {
     let index = volume_index(group, volume)?;
     let mut next = group.clone();
-    let volume = &mut next.volumes[index];
-    let plex = &volume.plexes[plex_index(volume, number)?];
+    let mut volume = next.volumes.at_mut(index);
+    let plex = &volume.plexes[plex_index(&volume, number)?];
     let (uuid, name) = (plex.uuid, plex.name());
     for log in volume.log.iter_mut().filter(|l| l.plex == uuid) {
         log.valid = valid;
@@ -237,5 +241,6 @@ pub fn set_log_valid(
             plex: name,
         });
     }
+    drop(volume);
     Ok(next)
 }

@@ -42,7 +42,7 @@ pub fn extend_volume(
 ) -> Result<Extension, PlanError> {
     let index = volume_index(group, name)?;
     let mut next = group.clone();
-    let volume = &mut next.volumes[index];
+    let mut volume = next.volumes.at_mut(index);
     let wanted = extents_of(group, size, 1)?;
     let wrong = PlanError::Value {
         what: "the new size (it is not larger)",
@@ -68,7 +68,7 @@ pub fn extend_volume(
     let users: Vec<BTreeSet<Uuid>> = volume.plexes.iter().map(|p| volume.pvs_of(p)).collect();
     pool.retain(|pv| !users.iter().any(|u| u.contains(pv)));
     let mut log_moved = false;
-    for layout in layouts(volume) {
+    for layout in layouts(&volume) {
         let chosen: Vec<usize> = (0..volume.plexes.len())
             .filter(|i| volume.plexes[*i].layout == layout)
             .collect();
@@ -110,6 +110,7 @@ pub fn extend_volume(
         }
     }
     volume.extents = extents;
+    drop(volume);
     Ok(Extension {
         group: next,
         log_moved,
@@ -152,7 +153,7 @@ fn lcm(a: u64, b: u64) -> Option<u64> {
 pub fn reduce_volume(group: &Group, name: &str, size: u64) -> Result<Group, PlanError> {
     let mut next = group.clone();
     let index = volume_index(group, name)?;
-    let volume = &mut next.volumes[index];
+    let mut volume = next.volumes.at_mut(index);
     let wanted = extents_of(group, size, 1)?;
     if wanted >= volume.extents {
         return Err(PlanError::Value {
@@ -179,6 +180,7 @@ pub fn reduce_volume(group: &Group, name: &str, size: u64) -> Result<Group, Plan
         }
     }
     volume.extents = extents;
+    drop(volume);
     Ok(next)
 }
 

@@ -1,51 +1,32 @@
 //! The free extents of a group, by disk, as runs indexed by place and by length.
 
-use crate::model::Group;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::model::{DiskUse, FreeRuns, Group, Pv};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Free extents of the disks that are not missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    pvs: BTreeMap<Uuid, PvSpace>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct PvSpace {
-    /// Start to length.
-    runs: BTreeMap<u64, u64>,
-    /// Length and start of the same runs.
-    by_len: BTreeSet<(u64, u64)>,
-    free: u64,
-}
-
-impl PvSpace {
-    fn insert(&mut self, start: u64, len: u64) {
-        if len > 0 {
-            self.runs.insert(start, len);
-            self.by_len.insert((len, start));
-            self.free += len;
-        }
-    }
-
-    fn remove(&mut self, start: u64) -> u64 {
-        let len = self.runs.remove(&start).unwrap_or(0);
-        self.by_len.remove(&(len, start));
-        self.free -= len;
-        len
-    }
-
-    /// Takes the first `len` extents of the run at `start`.
-    fn take_head(&mut self, start: u64, len: u64) {
-        let whole = self.remove(start);
-        debug_assert!(len <= whole);
-        self.insert(start + len, whole - len);
-    }
+    pvs: BTreeMap<Uuid, FreeRuns>,
 }
 
 impl Space {
-    /// Counts what the group's volumes leave over.
+    /// What the group's volumes leave over.
     pub fn of(group: &Group) -> Self {
+        let Some(disks) = group.volumes.disks() else {
+            return Self::counted(group);
+        };
+        let free = |pv: &Pv| match disks.get(&pv.uuid) {
+            Some(disk) => disk.free(pv.extent_count),
+            None => DiskUse::default().free(pv.extent_count),
+        };
+        let here = group.pvs.iter().filter(|p| p.missing_since.is_none());
+        let pvs = here.map(|pv| (pv.uuid, free(pv))).collect();
+        Self { pvs }
+    }
+
+    /// The same, counted: where volumes share extents, what is free is not kept up to date.
+    pub(super) fn counted(group: &Group) -> Self {
         let mut used: BTreeMap<Uuid, Vec<(u64, u64)>> = BTreeMap::new();
         for (pv, start, len) in group.volumes.iter().flat_map(|v| v.extent_runs()) {
             used.entry(pv).or_default().push((start, len));
@@ -54,7 +35,7 @@ impl Space {
         for pv in group.pvs.iter().filter(|p| p.missing_since.is_none()) {
             let mut runs = used.remove(&pv.uuid).unwrap_or_default();
             runs.sort_unstable();
-            let mut space = PvSpace::default();
+            let mut space = FreeRuns::default();
             let mut next = 0;
             for (start, len) in runs {
                 space.insert(next, start.saturating_sub(next));
@@ -68,24 +49,23 @@ impl Space {
 
     /// Free extents on a disk.
     pub fn free_on(&self, pv: Uuid) -> u64 {
-        self.pvs.get(&pv).map_or(0, |p| p.free)
+        self.pvs.get(&pv).map_or(0, FreeRuns::free)
     }
 
     /// Free extents on all disks.
     pub fn free(&self) -> u64 {
-        self.pvs.values().map(|p| p.free).sum()
+        self.pvs.values().map(FreeRuns::free).sum()
     }
 
     /// Extents in the longest free run on a disk.
     pub fn longest_on(&self, pv: Uuid) -> u64 {
-        let longest = self.pvs.get(&pv).and_then(|p| p.by_len.last());
-        longest.map_or(0, |(len, _)| *len)
+        self.pvs.get(&pv).map_or(0, FreeRuns::longest)
     }
 
     /// Takes `len` extents in a row from the shortest run that has them; their start.
     pub fn take_run(&mut self, pv: Uuid, len: u64) -> Option<u64> {
         let space = self.pvs.get_mut(&pv)?;
-        let (_, start) = *space.by_len.range((len, 0)..).next()?;
+        let start = space.shortest_with(len)?;
         space.take_head(start, len);
         Some(start)
     }
@@ -95,7 +75,7 @@ impl Space {
         let Some(space) = self.pvs.get_mut(&pv) else {
             return 0;
         };
-        let Some(run) = space.runs.get(&start).copied() else {
+        let Some(run) = space.starting_at(start) else {
             return 0;
         };
         let len = len.min(run);
@@ -126,7 +106,7 @@ mod tests {
 
     fn space(runs: &[(u64, u64)]) -> (Space, Uuid) {
         let pv = Uuid::from_u128(1);
-        let mut pv_space = PvSpace::default();
+        let mut pv_space = FreeRuns::default();
         for (start, len) in runs {
             pv_space.insert(*start, *len);
         }

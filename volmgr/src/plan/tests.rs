@@ -477,18 +477,18 @@ fn a_change_is_checked_as_the_whole_is() {
     assert_eq!(check(&good), []);
     type Break = fn(&mut Group);
     let breaks: [Break; 9] = [
-        |g| g.volumes[1].name = "v3".into(),
-        |g| g.volumes[1].uuid = g.volumes[0].uuid,
+        |g| g.volumes.at_mut(1).name = "v3".into(),
+        |g| g.volumes.at_mut(1).uuid = g.volumes[0].uuid,
         |g| {
-            g.volumes[2].plexes[0].subdisks[0].pv_extent =
+            g.volumes.at_mut(2).plexes[0].subdisks[0].pv_extent =
                 g.volumes[0].plexes[0].subdisks[0].pv_extent
         },
-        |g| g.volumes[2].log[0].pv_extent = g.volumes[1].log[0].pv_extent,
-        |g| g.volumes[2].extents += 1,
-        |g| g.volumes[2].log[0].pv = Uuid::from_u128(999),
+        |g| g.volumes.at_mut(2).log[0].pv_extent = g.volumes[1].log[0].pv_extent,
+        |g| g.volumes.at_mut(2).extents += 1,
+        |g| g.volumes.at_mut(2).log[0].pv = Uuid::from_u128(999),
         |g| g.volumes.push(g.volumes[0].clone()),
         |g| g.pvs[0].extent_count = 1,
-        |g| g.volumes[0].plexes[0].replaces = Some(Uuid::from_u128(5)),
+        |g| g.volumes.at_mut(0).plexes[0].replaces = Some(Uuid::from_u128(5)),
     ];
     for (index, make) in breaks.iter().enumerate() {
         let mut bad = good.clone();
@@ -524,6 +524,8 @@ proptest! {
             let used: u64 = next.extents_used();
             let missing: u64 = next.pvs.iter().filter(|p| p.missing_since.is_some()).map(|p| p.extent_count - next.extents_used_on(p.uuid)).sum();
             prop_assert_eq!(Space::of(&next).free(), next.extents_total() - used - missing);
+            prop_assert!(next.volumes.is_indexed());
+            prop_assert_eq!(Space::of(&next), Space::counted(&next));
             now = next;
         }
     }
@@ -533,12 +535,13 @@ proptest! {
         let mut vg = create(&group(&[10, 10]), &VolumeRequest::new("web", MIB)).unwrap();
         vg.pvs[0].extent_count = numbers[0];
         vg.pvs[0].data_start = numbers[1];
-        let volume = &mut vg.volumes[0];
+        let mut volume = vg.volumes.at_mut(0);
         volume.extents = numbers[2];
         volume.region_size = numbers[3];
         volume.plexes[0].layout = Layout::Striped { columns: numbers[4] as u32, stripe_size: numbers[5] };
         volume.plexes[0].subdisks[0].extents = numbers[6];
         volume.log[0].pv_extent = numbers[7];
+        drop(volume);
         prop_assert!(!check(&vg).is_empty());
     }
 }

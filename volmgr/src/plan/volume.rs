@@ -328,6 +328,6 @@ pub fn update_volume(
 ) -> Result<Group, PlanError> {
     let mut next = group.clone();
     let index = volume_index(group, name)?;
-    change(&mut next.volumes[index]);
+    change(&mut next.volumes.at_mut(index));
     Ok(next)
 }

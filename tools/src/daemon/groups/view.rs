@@ -40,23 +40,11 @@ impl GroupView {
 
     /// Free extents by PV UUID.
     pub fn free_extents(&self) -> BTreeMap<Uuid, u64> {
-        let mut free: BTreeMap<Uuid, u64> = self
-            .group
-            .pvs
-            .iter()
-            .map(|pv| (pv.uuid, pv.extent_count))
-            .collect();
-        let subdisks = self.group.volumes.iter().flat_map(|volume| {
-            let data = volume.plexes.iter().flat_map(|plex| &plex.subdisks);
-            let log = volume.log.iter().map(|log| (log.pv, log.extents));
-            data.map(|subdisk| (subdisk.pv, subdisk.extents)).chain(log)
-        });
-        for (pv, extents) in subdisks {
-            if let Some(free) = free.get_mut(&pv) {
-                *free = free.saturating_sub(extents);
-            }
-        }
-        free
+        let free = |pv: &Pv| {
+            let used = self.group.extents_used_on(pv.uuid);
+            (pv.uuid, pv.extent_count.saturating_sub(used))
+        };
+        self.group.pvs.iter().map(free).collect()
     }
 
     /// Path of a PV, or where it was last seen.
@@ -72,6 +60,6 @@ impl GroupView {
 
     /// The volume of that name.
     pub fn volume(&self, lv: &str) -> Option<&Volume> {
-        self.group.volumes.iter().find(|volume| volume.name == lv)
+        self.group.volume(lv)
     }
 }

@@ -336,7 +336,7 @@ async fn extend_alone(
         .commit(&lv.vg, |group| {
             // States may have changed meanwhile; where things lie has not.
             let mut next = group.clone();
-            if let Some(now) = next.volumes.get_mut(grown.uuid) {
+            if let Some(mut now) = next.volumes.get_mut(grown.uuid) {
                 now.extents = grown.extents;
                 for plex in &mut now.plexes {
                     if let Some(new) = grown.plex(plex.number) {

@@ -58,7 +58,7 @@ async fn attach(
     ctx.node
         .commit(&lv.vg, |group| {
             let mut next = group.clone();
-            if let Some(volume) = next.volumes.get_mut(volume.uuid) {
+            if let Some(mut volume) = next.volumes.get_mut(volume.uuid) {
                 volume.plexes.extend(plexes.iter().cloned());
                 volume.log.extend(logs.iter().cloned());
             }

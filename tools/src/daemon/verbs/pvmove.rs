@@ -245,7 +245,7 @@ pub(in crate::daemon) async fn add_plexes(
         let mut next = group.clone();
         for (name, plexes) in begun {
             let planned = planned.volume(&name.lv).cloned();
-            let index = next.volumes.iter().position(|v| v.name == name.lv);
+            let index = next.volumes.place_of(&name.lv);
             let (Some(planned), Some(index)) = (planned, index) else {
                 return Err(PlanError::NotFound {
                     what: "volume",
@@ -253,7 +253,7 @@ pub(in crate::daemon) async fn add_plexes(
                 });
             };
             // States may have changed since it was planned; where things lie has not.
-            let volume = &mut next.volumes[index];
+            let mut volume = next.volumes.at_mut(index);
             let new = |uuid: &Uuid| plexes.contains(uuid);
             let added = planned.plexes.into_iter().filter(|p| new(&p.uuid));
             volume.plexes.extend(added);

@@ -38,7 +38,7 @@ fn bad_tags_are_refused() {
     let error = tag_group(&vg, &many, &[]).unwrap_err();
     assert!(matches!(error, PlanError::Value { value: 65, .. }));
     let mut bent = vg.clone();
-    bent.volumes[0].tags.insert("@x".into());
+    bent.volumes.at_mut(0).tags.insert("@x".into());
     assert_eq!(check(&bent).len(), 1);
     assert_eq!(crate::model::check_change(&vg, &bent).len(), 1);
 }
