@@ -40,7 +40,8 @@ fn what_is_half_done_is_not_passed_on_as_consistent() {
     // A resync begins: its sink must hear first that what follows has no order.
     lane.engine.set_whole(false, &mut lane.out);
     assert_eq!(notes(&mut lane), [Note::FeedBehind { feed: FEED }]);
-    comes(&mut lane, 0);
+    let write = comes(&mut lane, 0);
+    assert_eq!(lane.result(write), Some(Ok(())));
     assert!(lane.take(|a| matches!(a, Action::Feed(_))).is_empty());
     lane.engine.feed_resume(FEED, &mut lane.out);
     let copies = lane.take(|a| matches!(a, Action::FeedCopy(_)));
