@@ -29,37 +29,40 @@
 //!   3  y  y  -  n  y  -  -  -  -  -  -   -  -  -  Full               first contact with a blank volume
 //!   4  y  y  -  n  n  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
 //!   5  y  y  -  n  n  -  -  -  -  -  -   -  -  n  ForeignData        content that no feed put there
-//!   6  y  y  n  y  -  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
-//!   7  y  y  n  y  -  -  -  -  -  -  -   -  -  n  UnknownAtSource    the source lost its record: older
-//!   8  y  y  y  y  -  x  -  -  -  -  -   -  -  y  Full               maps of other histories say nothing
-//!   9  y  y  y  y  -  x  s  -  -  -  -   -  -  n  SourceOlder        the log says which side is older
-//!  10  y  y  y  y  -  x  k  -  -  -  -   -  -  n  SinkOlder          the same
-//!  11  y  y  y  y  -  x  -  -  -  -  -   -  -  n  RolledBack         one side is older than the other saw
-//!  12  y  y  y  y  -  0  -  -  -  -  -   -  -  -  Full               no byte was ever agreed on
-//!  13  y  y  y  y  -  =  s  -  -  -  -   -  -  y  Full               maps of what was lost say nothing
-//!  14  y  y  y  y  -  =  k  -  -  -  -   -  -  y  Full               the same
-//!  15  y  y  y  y  -  =  b  -  -  -  -   -  -  y  Full               the same
-//!  16  y  y  y  y  -  =  s  -  -  -  -   -  -  n  SourceOlder        rolled back within the session
-//!  17  y  y  y  y  -  =  k  -  -  -  -   -  -  n  SinkOlder          the same at the other side
-//!  18  y  y  y  y  -  =  b  -  -  -  -   -  -  n  RolledBack         the same at both
-//!  19  y  y  y  y  -  =  n  X  -  -  -   -  -  y  Full               see 20, but given up
-//!  20  y  y  y  y  -  =  n  X  -  -  -   -  -  n  RolledBack         the sink forgot a point it committed
-//!  21  y  y  y  y  -  =  n  F  -  -  -   -  -  -  FinishSplit        only the source's commit is missing
-//!  22  y  y  y  y  -  =  n  n  n  -  -   -  n  -  Incremental        the first copy goes on where it was
-//!  23  y  y  y  y  -  =  n  n  n  -  -   -  y  -  IncrementalUnion   nothing there is worth keeping
-//!  24  y  y  y  y  -  =  n  n  y  n  -   -  n  -  Incremental        a cut resync goes on
-//!  25  y  y  y  y  -  =  n  n  y  n  -   -  y  -  IncrementalUnion   given up before, and a cut there
-//!  26  y  y  y  y  -  =  n  n  y  y  ~   n  n  -  Nothing            unchanged on both sides
-//!  27  y  y  y  y  -  =  n  n  y  y  ~   y  n  -  Incremental        changed at the source only
-//!  28  y  y  y  y  -  =  n  n  y  y  ~   -  y  y  IncrementalUnion   the sink's changes are overwritten
-//!  29  y  y  y  y  -  =  n  n  y  y  ~   n  y  n  SinkAhead          changed at the sink only
-//!  30  y  y  y  y  -  =  n  n  y  y  ~   y  y  n  Diverged           changed on both sides
-//!  31  y  y  y  y  -  =  n  n  y  y  #   -  -  y  Full               no map spans unrelated histories
-//!  32  y  y  y  y  -  =  n  n  y  y  #   -  -  n  Diverged           written where no map saw it
+//!   6  y  y  n  y  -  -  -  -  n  -  -   -  -  -  Full               nothing there is worth keeping
+//!   7  y  y  n  y  -  -  -  -  -  -  -   -  -  y  Full               the admin gave up what is there
+//!   8  y  y  n  y  -  -  -  -  -  -  -   -  -  n  UnknownAtSource    the source lost its record: older
+//!   9  y  y  y  y  -  x  -  -  n  -  -   -  -  -  Full               the same
+//!  10  y  y  y  y  -  x  -  -  -  -  -   -  -  y  Full               maps of other histories say nothing
+//!  11  y  y  y  y  -  x  s  -  -  -  -   -  -  n  SourceOlder        the log says which side is older
+//!  12  y  y  y  y  -  x  k  -  -  -  -   -  -  n  SinkOlder          the same
+//!  13  y  y  y  y  -  x  -  -  -  -  -   -  -  n  RolledBack         one side is older than the other saw
+//!  14  y  y  y  y  -  0  -  -  -  -  -   -  -  -  Full               no byte was ever agreed on
+//!  15  y  y  y  y  -  =  s  -  -  -  -   -  -  y  Full               maps of what was lost say nothing
+//!  16  y  y  y  y  -  =  k  -  -  -  -   -  -  y  Full               the same
+//!  17  y  y  y  y  -  =  b  -  -  -  -   -  -  y  Full               the same
+//!  18  y  y  y  y  -  =  s  -  -  -  -   -  -  n  SourceOlder        rolled back within the session
+//!  19  y  y  y  y  -  =  k  -  -  -  -   -  -  n  SinkOlder          the same at the other side
+//!  20  y  y  y  y  -  =  b  -  -  -  -   -  -  n  RolledBack         the same at both
+//!  21  y  y  y  y  -  =  n  X  -  -  -   -  -  y  Full               see 22, but given up
+//!  22  y  y  y  y  -  =  n  X  -  -  -   -  -  n  RolledBack         the sink forgot a point it committed
+//!  23  y  y  y  y  -  =  n  F  -  -  -   -  -  -  FinishSplit        only the source's commit is missing
+//!  24  y  y  y  y  -  =  n  n  n  -  -   -  n  -  Incremental        the first copy goes on where it was
+//!  25  y  y  y  y  -  =  n  n  n  -  -   -  y  -  IncrementalUnion   nothing there is worth keeping
+//!  26  y  y  y  y  -  =  n  n  y  n  -   -  n  -  Incremental        a cut resync goes on
+//!  27  y  y  y  y  -  =  n  n  y  n  -   -  y  -  IncrementalUnion   given up before, and a cut there
+//!  28  y  y  y  y  -  =  n  n  y  y  ~   n  n  -  Nothing            unchanged on both sides
+//!  29  y  y  y  y  -  =  n  n  y  y  ~   y  n  -  Incremental        changed at the source only
+//!  30  y  y  y  y  -  =  n  n  y  y  ~   -  y  y  IncrementalUnion   the sink's changes are overwritten
+//!  31  y  y  y  y  -  =  n  n  y  y  ~   n  y  n  SinkAhead          changed at the sink only
+//!  32  y  y  y  y  -  =  n  n  y  y  ~   y  y  n  Diverged           changed on both sides
+//!  33  y  y  y  y  -  =  n  n  y  y  #   -  -  y  Full               no map spans unrelated histories
+//!  34  y  y  y  y  -  =  n  n  y  y  #   -  -  n  Diverged           written where no map saw it
 //! ```
 //!
-//! Rows 22, 24, 26 and 27 trust the sink's own map over its generation name: a name changes when a
-//! volume *may* be written, the map when it *was*.
+//! Rows 24, 26, 28 and 29 trust the sink's own map over its generation name: a name changes when a
+//! volume *may* be written, the map when it *was*. Rows 6 and 9 go on with a full copy that was cut between
+//! the sink's commit and the source's: what was there was blank, or had been given up.
 
 use crate::wire::codec::{Field, wire_enum};
 use crate::wire::control::{FlowKind, RefusalCode};
@@ -276,7 +279,8 @@ pub struct SinkView {
     pub known: bool,
     /// Its volume is blank.
     pub fresh: bool,
-    /// The first full copy has ended once, or it was the source.
+    /// The first full copy has ended once, or it was the source; or it is in use while it is restored, and
+    /// what clients write there is worth keeping.
     pub seeded: bool,
     /// Its content is a point of the source's write order, or it was the source.
     pub consistent: bool,
@@ -348,7 +352,7 @@ enum Split {
 const COLUMNS: usize = 14;
 
 /// The truth table: a pattern per row, one character per column, and the verdict.
-const TABLE: [(&[u8; COLUMNS], Verdict); 32] = {
+const TABLE: [(&[u8; COLUMNS], Verdict); 34] = {
     use FlowKind::{FinishSplit, Full, Incremental, IncrementalUnion, Nothing};
     use RefusalCode as Code;
     use Verdict::{Flow, Refused};
@@ -358,8 +362,10 @@ const TABLE: [(&[u8; COLUMNS], Verdict); 32] = {
         (b"yy-ny---------", Flow(Full)),
         (b"yy-nn--------y", Flow(Full)),
         (b"yy-nn--------n", Refused(Code::ForeignData)),
+        (b"yyny----n-----", Flow(Full)),
         (b"yyny---------y", Flow(Full)),
         (b"yyny---------n", Refused(Code::UnknownAtSource)),
+        (b"yyyy-x--n-----", Flow(Full)),
         (b"yyyy-x-------y", Flow(Full)),
         (b"yyyy-xs------n", Refused(Code::SourceOlder)),
         (b"yyyy-xk------n", Refused(Code::SinkOlder)),

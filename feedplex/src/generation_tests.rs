@@ -198,6 +198,34 @@ fn a_handshake_cut_between_the_two_commits_is_no_rollback() {
     );
 }
 
+/// The sink has committed that it holds nothing worth keeping, the source has not committed the session.
+#[test]
+fn a_first_copy_cut_between_the_two_commits_goes_on() {
+    let (mut source, mut sink) = cut();
+    (sink.seeded, sink.consistent) = (false, false);
+    // What the admin has agreed to is not asked again, also where there was an earlier history,
+    sink.epochs = vec![id(101)];
+    for own in [false, true] {
+        sink.own_changes = own;
+        assert_eq!(
+            verdict(&source, &sink, false),
+            Verdict::Flow(FlowKind::Full)
+        );
+    }
+    // nor where it was the first contact.
+    (source.known, source.epochs) = (false, Vec::new());
+    assert_eq!(
+        verdict(&source, &sink, false),
+        Verdict::Flow(FlowKind::Full)
+    );
+    // A sink that holds something is not the like of it.
+    sink.seeded = true;
+    assert_eq!(
+        verdict(&source, &sink, false),
+        Verdict::Refused(Code::UnknownAtSource)
+    );
+}
+
 #[test]
 fn an_older_disk_is_recognised() {
     let (mut source, sink) = cut();

@@ -109,6 +109,11 @@ const MUTANTS: &[(&str, &str, u32)] = &[
         3,
     ),
     (
+        "active-before-its-log",
+        "a plex is active before its copy of the log is valid",
+        3,
+    ),
+    (
         "no-recovery-after-crash",
         "logged regions are not made equal after a crash",
         3,
@@ -147,6 +152,11 @@ const MUTANTS: &[(&str, &str, u32)] = &[
     (
         "resync-stays-consistent",
         "a resync does not take the sink's consistency away",
+        6,
+    ),
+    (
+        "half-done-passed-on",
+        "a sink that is being filled passes its content on as consistent",
         6,
     ),
     (

@@ -47,6 +47,7 @@
 //!     restore: None,
 //!     log: vec![at(0, SIZE, log.len() as u64), at(1, SIZE, log.len() as u64)],
 //!     fed: false,
+//!     whole: true,
 //! };
 //! let mut disks = vec![vec![0; SIZE as usize + log.len()]; 2];
 //! let logs = vec![log.clone(), log];

@@ -10,6 +10,8 @@ use volmgr::model::{FeedMode, PlexState};
 mod copies;
 #[path = "topics/disks.rs"]
 mod disks;
+#[path = "topics/whole.rs"]
+mod whole;
 
 const UNIT: u64 = 4096;
 const SIZE: u64 = 64 * UNIT;
@@ -65,6 +67,7 @@ fn layout(plexes: u32, feeds: &[FeedMode]) -> VolumeLayout {
             .map(|i| at(i, 1 << 30, image(SIZE).len() as u64))
             .collect(),
         fed: false,
+        whole: true,
         restore: None,
     }
 }

@@ -63,7 +63,7 @@ fn sink_view(facts: &Handshake) -> SinkView {
         size: facts.size,
         known: facts.known,
         fresh: facts.fresh,
-        seeded: was_source || facts.seeded,
+        seeded: was_source || facts.seeded || facts.online,
         consistent: was_source || facts.consistent,
         own_changes: facts.dirty && !mutant("own-changes-overlooked"),
         split: match facts.intent {

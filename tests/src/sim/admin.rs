@@ -431,6 +431,8 @@ impl World {
 
     /// New copies of the log: formatted, given to the engine, valid once they are whole.
     pub(super) fn adopt(&mut self, n: usize) {
+        // Not one that is with the engine already.
+        self.reconfigured(n);
         let formatted = self.adopt_logs(n);
         if formatted.is_empty() {
             return;
@@ -440,6 +442,29 @@ impl World {
             return;
         }
         self.flush(n, super::lane::Owner::Adopt(formatted));
+    }
+
+    /// `plexsync`: copies of the log for which an attempt failed are made once more, when nothing is on its way to
+    /// them.
+    pub fn adopt_again(&mut self, n: usize) {
+        let invalid = self
+            .volume(n)
+            .is_some_and(|v| v.log.iter().any(|l| !l.valid));
+        let daemon = self.daemon(n);
+        let adopting = daemon.asked.values().any(|asked| {
+            use super::lane::{Asked, Owner};
+            matches!(
+                asked,
+                Asked::Flush {
+                    owner: Owner::Adopt(_),
+                    ..
+                }
+            )
+        });
+        let writing = |j: &super::lane::Job| matches!(j, super::lane::Job::Log(_));
+        if invalid && !adopting && !daemon.jobs.iter().any(writing) {
+            self.adopt(n);
+        }
     }
 
     /// Is a commit of the engine's on its way?

@@ -316,6 +316,8 @@ impl World {
                 plan::set_log_valid(&group, LV, *plex, true)
             })
         });
+        // Plexes that waited for that.
+        self.reconfigured(n);
     }
 
     /// The volume has grown in the metadata: its logs follow, before the engine hears of it.

@@ -72,7 +72,7 @@ impl World {
                 content,
                 ..
             } => {
-                self.check_overwriting(n, id, feed);
+                self.gives_up(n, id, feed, change);
                 self.others_give_way(n, feed);
                 if *content != SinkContent::Keep {
                     self.claims.remove(&feed);
@@ -81,19 +81,6 @@ impl World {
             RecordChange::Session { .. } => {
                 // What it held as a sink is what it goes on from.
                 self.claims.remove(&feed);
-                let full = matches!(
-                    change,
-                    RecordChange::Session {
-                        map: feedplex::session::MapChange::AllDirty,
-                        ..
-                    }
-                );
-                let needless = full && self.seeded.get(&feed) == Some(&true);
-                // Invariant 7: never an unneeded full copy.
-                assert!(
-                    !needless || self.has_consent(n, id),
-                    "n{n}: a full copy, though both sides have a map"
-                );
             }
             RecordChange::Confirmed { .. } => {}
             RecordChange::Inconsistent => {
@@ -127,6 +114,28 @@ impl World {
         }
     }
 
+    /// A sink's record is about to say that what the volume holds may be overwritten: it may be durable,
+    /// whatever happens now.
+    pub fn gives_up(&mut self, n: usize, id: u64, feed: Uuid, change: &RecordChange) {
+        let RecordChange::Session {
+            role: Role::Sink,
+            content,
+            ..
+        } = change
+        else {
+            return;
+        };
+        self.check_overwriting(n, id, feed);
+        if *content == SinkContent::Unseeded {
+            // Invariant 7: never an unneeded full copy. From here on there is nothing but that.
+            let needless = self.seeded.insert(feed, false) == Some(true);
+            assert!(
+                !needless || self.has_consent(n, id),
+                "n{n}: a full copy, though both sides have a map"
+            );
+        }
+    }
+
     /// A feed is about to write to a volume: as after a client's write, what the volume had of the
     /// points of other feeds is a point and what their maps say has changed since.
     fn others_give_way(&mut self, n: usize, feed: Uuid) {
@@ -150,6 +159,23 @@ impl World {
             _ => step,
         };
         self.passed_on.insert((feed, n), passed);
+    }
+
+    /// Invariant 6 along a cascade: what a sink passes on as caught up is a moment of its own source.
+    pub fn check_whole(&self, n: usize) {
+        let feeds = self.volume(n).map_or(&[][..], |v| &v.feeds);
+        let Some(filled) = feeds.iter().find(|f| f.fills() && !f.epochs.is_empty()) else {
+            return;
+        };
+        let sessions = self.nodes[n].up.iter().flat_map(|d| d.sessions.values());
+        let mut its =
+            sessions.filter(|s| s.feed == Some(filled.uuid) && s.role() == Some(Role::Sink));
+        // Without a session the record counts only where the last one ended well.
+        let believed = filled.settled || its.any(|s| !s.is_closing());
+        assert!(
+            filled.consistent && believed,
+            "n{n}: passed on as consistent, though what fills it is not"
+        );
     }
 
     /// The moment in the source's write order up to which a sink has everything, given that it has

@@ -1,14 +1,24 @@
 //! How sessions end: the sink settles what it has, and whoever is left tries again.
 
+use super::record;
 use super::session::{Work, is_tracked};
 use super::stream::{Flushed, SinkStreams};
 use super::world::{LV, World};
-use feedplex::session::{CloseReason, FeedState};
+use feedplex::session::{CloseReason, FeedState, RecordChange};
 use feedplex::wire::control::RefusalCode;
+use uuid::Uuid;
 use volmgr::model::Feed;
 use volmgr::plan;
 
 impl World {
+    /// What a change of a feed's record says of the volume's content, for those that copy it.
+    pub(super) fn tell_whole(&mut self, n: usize, feed: Uuid, change: &RecordChange) {
+        let volume = self.volume(n).expect("the volume");
+        if let Some(whole) = record::whole_after(volume, feed, change) {
+            self.call(n, |engine, out| engine.set_whole(whole, out));
+        }
+    }
+
     /// A sink whose session has ended: nothing is in flight, so its consistency can be believed.
     pub(super) fn settle(&mut self, n: usize, id: u64) {
         // What came after a frame that failed may be here without it.

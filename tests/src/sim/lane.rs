@@ -260,6 +260,7 @@ impl World {
     fn noted(&mut self, n: usize, note: Note) {
         match note {
             Note::FeedCaughtUp { feed } => {
+                self.check_whole(n);
                 let step = self.step;
                 if let Some(sess) = self.session_of(n, feed) {
                     if let Some(source) = &mut sess.source {

@@ -50,6 +50,7 @@ impl World {
     /// An admin who brings a node's feeds and plexes back.
     fn heal(&mut self, n: usize, round: u32) {
         self.disk_returns(n);
+        self.adopt_again(n);
         let plexes = self.volume(n).expect("the volume").plexes.clone();
         for plex in plexes {
             if plex.state == PlexState::Offline {

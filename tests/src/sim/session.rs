@@ -543,10 +543,14 @@ impl World {
         };
         if self.faults && self.rng.chance(1) {
             self.passes_on(n, feed, &change);
+            self.gives_up(n, id, feed, &change);
             return self.crash_in_commit(n, apply);
         }
         match self.commit(n, apply) {
-            Ok(()) => self.committed(n, id, feed, &change),
+            Ok(()) => {
+                self.committed(n, id, feed, &change);
+                self.tell_whole(n, feed, &change);
+            }
             Err(why) => self.failed(n, id, why),
         }
     }

@@ -433,7 +433,7 @@ async fn tell_lane(
 }
 
 /// Lets the engine of a served volume fill log copies that missed updates or are new: it writes
-/// them anew; only then the metadata calls them valid. An inactive volume's are seen to when it is
+/// them anew; only then the metadata calls them valid, and their plexes may become active. An inactive volume's are seen to when it is
 /// activated.
 pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let what = "cannot renew the log";
@@ -441,6 +441,14 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
     let Some(lane) = node.active.lane(volume.uuid) else {
         return Ok(());
     };
+    if volume.log.iter().all(|log| log.valid) {
+        return Ok(());
+    }
+    // An attempt that failed has left the copy with the engine, or updates of it on their way.
+    tell_lane(node, name, &view, &volume, &[]).await?;
+    lane.quiesce()
+        .await
+        .map_err(|error| fail(name, what, chain(&error), ""))?;
     let disks = node.groups.disks(&name.vg);
     let formatted = tokio::task::block_in_place(|| logs::format_invalid(&view, &volume, &disks))
         .map_err(|error| fail(name, what, error, ""))?;
@@ -465,8 +473,9 @@ pub async fn adopt_logs(node: &Node, name: &LvName) -> Result<(), Failure> {
         .await
         .map_err(|error| fail(name, what, chain(&error), ""))?;
     node.commit(&name.vg, valid)
-        .map(drop)
-        .map_err(|error| commit_failed(name, what, error))
+        .map_err(|error| commit_failed(name, what, error))?;
+    // Plexes that waited for that.
+    reconfigure(node, name, &[]).await
 }
 
 /// Disks of a group have come or gone: its served volumes want to know.

@@ -272,6 +272,10 @@ pub(super) enum LaneCommand {
         feed: FeedId,
         reply: Reply<()>,
     },
+    SetWhole {
+        whole: bool,
+        reply: Reply<()>,
+    },
     Mark {
         feed: FeedId,
         point: Uuid,

@@ -57,6 +57,11 @@ impl Lane {
                 self.take_out();
                 self.answer(reply, Ok(()));
             }
+            LaneCommand::SetWhole { whole, reply } => {
+                self.engine.set_whole(whole, &mut self.out);
+                self.take_out();
+                self.answer(reply, Ok(()));
+            }
             LaneCommand::FeedResume { feed, reply } => {
                 self.engine.feed_resume(feed, &mut self.out);
                 self.take_out();

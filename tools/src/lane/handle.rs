@@ -224,6 +224,12 @@ impl LaneHandle {
             .await
     }
 
+    /// Whether the content is a moment of one write order: see [`Engine::set_whole`](volmgr::engine::Engine::set_whole).
+    pub async fn set_whole(&self, whole: bool) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::SetWhole { whole, reply })
+            .await
+    }
+
     /// Catch up again after the feed fell behind.
     pub async fn feed_resume(&self, feed: FeedId) -> Result<(), LaneError> {
         self.ask(|reply| LaneCommand::FeedResume { feed, reply })

@@ -282,6 +282,7 @@ impl Engine {
             size,
             region_size: unit,
             fed: layout.fed,
+            whole: layout.whole,
             frozen: 0,
             restore,
             bounce_free: config.bounce.clone(),
@@ -339,6 +340,8 @@ impl Engine {
         }
         let logged_before = self.needs_log();
         self.fed = layout.fed;
+        // A session that runs knows better than metadata that say no.
+        self.whole |= layout.whole;
         self.reconfigure_log(&layout);
         self.grow(layout.size);
         self.set_back(out);

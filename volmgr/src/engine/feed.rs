@@ -35,8 +35,10 @@ pub(super) struct Feed {
     pub held: Vec<Key>,
     /// In service though no layout has had it yet.
     pub unlisted: bool,
-    /// Caught up, and said so.
+    /// Misses nothing.
     pub caught_up: bool,
+    /// Has caught up with content that is no moment of one write order: that is told later.
+    pub untold: bool,
     /// Has caught up since it was connected. From then on writes wait for a `sync` feed, also while it is
     /// behind a peer that is slow: only one that is gone degrades it.
     in_step: bool,
@@ -69,6 +71,7 @@ impl Feed {
             held: Vec::new(),
             unlisted: false,
             caught_up: false,
+            untold: false,
             in_step: false,
             backoff: false,
             live: Bag::default(),
@@ -386,15 +389,15 @@ impl Engine {
                 && feed.inlining.is_empty()
             {
                 feed.caught_up = true;
+                feed.untold = true;
                 feed.in_step = true;
                 feed.heat.clear();
-                let held = std::mem::take(&mut feed.held);
-                let feed = feed.id;
-                out.push(Action::Note(Note::FeedCaughtUp { feed }));
-                for key in held {
+                // Whether the content is whole or not: what waits here may be what makes it so.
+                for key in std::mem::take(&mut feed.held) {
                     self.sync_answered(key, out);
                 }
             }
+            self.tell_caught_up(i, out);
         }
     }
 
@@ -586,7 +589,7 @@ impl Engine {
     }
 }
 
-fn go_behind(feed: &mut Feed, out: Out<'_>) {
+pub(super) fn go_behind(feed: &mut Feed, out: Out<'_>) {
     if feed.online && !feed.behind {
         feed.behind = true;
         feed.caught_up = false;

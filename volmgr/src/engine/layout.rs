@@ -20,6 +20,9 @@ pub struct VolumeLayout {
     pub log: Vec<DiskRange>,
     /// Refuse writes that do not come from the feed.
     pub fed: bool,
+    /// The content is a moment of one write order: no feed fills the volume, or the one that does has ended well and
+    /// left it consistent. [`Engine::set_whole`](super::Engine::set_whole) says what becomes of that while it flows.
+    pub whole: bool,
     /// The volume is in use while its content is still coming from a feed.
     pub restore: Option<RestoreLayout>,
 }

@@ -19,6 +19,8 @@ struct Copy {
     at: DiskRange,
     /// The block that holds the newest version of a page; absent where there is none.
     newest: HashMap<PageKey, u8>,
+    /// Pages that a new copy does not have yet.
+    lacks: BTreeSet<PageKey>,
 }
 
 #[derive(Debug)]
@@ -168,6 +170,7 @@ impl LogStore {
             number: self.next_number,
             at,
             newest: HashMap::new(),
+            lacks: BTreeSet::new(),
         });
         self.next_number += 1;
     }
@@ -186,7 +189,15 @@ impl LogStore {
     pub fn add_formatted_copy(&mut self, at: DiskRange) {
         self.add_copy(at);
         self.queue.extend(self.sequence.keys().copied());
+        if let Some(copy) = self.copies.last_mut() {
+            copy.lacks.extend(self.sequence.keys().copied());
+        }
         self.broken &= self.geometry.is_none();
+    }
+
+    /// Has every copy every page?
+    pub fn is_whole(&self) -> bool {
+        self.copies.iter().all(|c| c.lacks.is_empty())
     }
 
     /// Stops writing to a copy.
@@ -275,6 +286,9 @@ impl LogStore {
             // A slot that belongs to nobody is left alone.
             let Some(bits) = map(key.0).map(|m| m.page_bits(key.1)) else {
                 self.written(key, |_| true);
+                for copy in &mut self.copies {
+                    copy.lacks.remove(&key);
+                }
                 continue;
             };
             for barrier in &mut self.barriers {
@@ -321,6 +335,7 @@ impl LogStore {
             flight.written += 1;
             let newest = copy.newest.entry(key).or_insert(1);
             *newest = 1 - *newest;
+            copy.lacks.remove(&key);
             return None;
         }
         Some(copy.at)

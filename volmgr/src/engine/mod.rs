@@ -18,6 +18,7 @@
 //! | `held` | writes that wait for the other side of a feed |
 //! | `point` | what changed since a point in time |
 //! | `restore` | a volume that is in use while its content is still coming |
+//! | `whole` | a volume that is being filled passes nothing on as consistent |
 //! | `cycle` | flushing, writing maps, clearing the dirty-region log |
 //! | `config` | starting, and changes of the layout |
 
@@ -40,6 +41,7 @@ mod read;
 mod restore;
 mod slab;
 mod track;
+mod whole;
 mod write;
 
 pub use api::*;
@@ -150,6 +152,8 @@ pub struct Engine {
     size: u64,
     region_size: u64,
     fed: bool,
+    /// The content is a moment of one write order: see [`Engine::set_whole`].
+    whole: bool,
     /// Those who do not want clients to write just now.
     frozen: u32,
     /// What is still to come from a feed while the volume is in use.

@@ -272,9 +272,10 @@ impl Engine {
         self.commit(id, state, true, "its disk was given up meanwhile", out);
     }
 
-    /// Plexes that miss nothing any more become active.
+    /// Plexes that miss nothing any more become active; not while a copy of the log is still being filled, which
+    /// may be all that is left when another plex fails.
     pub(super) fn pump_activation(&mut self, out: Out<'_>) {
-        let settled = self.gates == 0 && self.retry_commits.is_empty();
+        let settled = self.gates == 0 && self.retry_commits.is_empty() && self.log.is_whole();
         if !settled || self.copy_backoff || self.drl.count() != self.drl_durable.count() {
             return;
         }

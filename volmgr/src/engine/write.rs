@@ -246,6 +246,8 @@ impl Engine {
                     plex.track.add(range);
                 }
                 self.doubt_feeds(range, out);
+                // Where a feed alone writes, it was a write of its order.
+                self.whole &= !self.fed;
                 self.set_back(out);
             } else {
                 let brings = std::mem::take(&mut write.brings);

@@ -156,6 +156,14 @@ impl Volume {
         fed || self.feeds.iter().any(giving)
     }
 
+    /// Is the content a moment of one write order, as far as the metadata tells? It is not while a feed fills the
+    /// volume; a feed that flows says more than the metadata.
+    pub fn is_whole(&self) -> bool {
+        let filled = |f: &&Feed| f.fills() && !f.epochs.is_empty();
+        let mut filled = self.feeds.iter().filter(filled);
+        filled.all(|f| f.consistent && f.settled)
+    }
+
     /// Does the feed stand at this point: is the copy over there (or, at a sink, the content here) this
     /// point, but for what changed here since?
     pub fn holds(&self, point: &Point) -> bool {

@@ -109,6 +109,7 @@ pub fn layout(
             .collect(),
         log,
         fed: volume.is_read_only(),
+        whole: volume.is_whole(),
         restore,
     })
 }

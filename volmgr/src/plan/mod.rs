@@ -162,6 +162,15 @@ pub enum PlanError {
         /// The plex.
         plex: String,
     },
+    /// A plex is not called active before its log copy is valid: were the other plexes to fail then, theirs would
+    /// stay as the last valid ones, and nobody keeps those up any more.
+    #[error("the log copy of {plex} of {volume} is not valid yet")]
+    LogNotValid {
+        /// The volume.
+        volume: String,
+        /// The plex.
+        plex: String,
+    },
     /// A change of state that makes no sense.
     #[error("{plex} of {volume} cannot go from {from:?} to {to:?}")]
     Transition {

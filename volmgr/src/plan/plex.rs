@@ -175,8 +175,12 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
     Ok(next)
 }
 
-/// Sets a plex's state. A plex that becomes stale, failed or offline loses its valid log copy, if the
-/// volume has another.
+/// Sets a plex's state. A plex that becomes failed or offline loses its valid log copy, if the volume has
+/// another.
+///
+/// # Errors
+/// [`PlanError::Transition`], [`PlanError::LastActivePlex`]; and [`PlanError::LogNotValid`] where a plex would be
+/// active without a log to go on from if it becomes the last one.
 pub fn set_plex_state(
     group: &Group,
     volume: &str,
@@ -199,8 +203,15 @@ pub fn set_plex_state(
             to: state,
         });
     }
-    volume.plexes[index].state = state;
     let active = |s: PlexState| s == PlexState::Active;
+    let unready = volume.log.iter().any(|l| l.plex == uuid && !l.valid);
+    if active(state) && !active(from) && unready && !mutant("active-before-its-log") {
+        return Err(PlanError::LogNotValid {
+            volume: volume.name.clone(),
+            plex: name,
+        });
+    }
+    volume.plexes[index].state = state;
     if active(from) && !volume.plexes.iter().any(|p| active(p.state)) {
         return Err(PlanError::LastActivePlex {
             volume: volume.name.clone(),

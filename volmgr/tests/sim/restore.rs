@@ -218,6 +218,7 @@ impl RestoreWorld {
                 .map(|i| place(i, LOG_AT, self.geometry.log_bytes().unwrap()))
                 .collect(),
             fed: false,
+            whole: true,
             restore: slot.map(|map_slot| RestoreLayout {
                 feed: FEED,
                 map_slot,

@@ -272,6 +272,7 @@ impl World {
                 .map(|p| at(p.disk, LOG_AT, self.geometry.log_bytes().unwrap()))
                 .collect(),
             fed: false,
+            whole: true,
             restore: None,
         }
     }

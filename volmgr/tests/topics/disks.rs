@@ -112,3 +112,50 @@ fn a_frozen_volume_takes_writes_of_feeds_only() {
     assert_eq!(lane.disk(DiskOp::Write).len(), 1);
     finish(lane);
 }
+
+/// Of the log there is nothing but the other copy, as long as that of the plex that has come back is being filled: a crash
+/// after the failure of the other plex would begin with what nobody keeps up any more.
+#[test]
+fn a_plex_is_in_step_when_its_log_is() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    for io in lane.disk(DiskOp::Write) {
+        lane.good(io.io);
+    }
+    assert_eq!(lane.result(write), Some(Ok(())));
+    // Taken off with its log; back, and its log, which has been formatted, too.
+    let mut off = disk_given_up(PlexState::Offline);
+    let log = off.log.pop();
+    lane.engine.reconfigure(off, &mut lane.out).unwrap();
+    let mut back = disk_given_up(PlexState::Stale);
+    assert_eq!(back.log.pop(), log);
+    back.log.extend(log);
+    lane.engine.reconfigure(back, &mut lane.out).unwrap();
+    let filling =
+        lane.take(|a| matches!(a, Action::Log(io) if Some(io.at.disk) == log.map(|l| l.disk)));
+    assert!(!filling.is_empty());
+    for _ in 0..8 {
+        for op in [DiskOp::Read, DiskOp::Write, DiskOp::Flush] {
+            for io in lane.disk(op) {
+                lane.good(io.io);
+            }
+        }
+        let others =
+            lane.take(|a| matches!(a, Action::Log(io) if Some(io.at.disk) != log.map(|l| l.disk)));
+        for action in others {
+            let Action::Log(io) = action else { continue };
+            lane.good(io.io);
+        }
+    }
+    assert_eq!(lane.engine.plex_dirty_bytes(PlexId(1)), 0);
+    let asked = lane.take(|a| matches!(a, Action::CommitPlexState { .. }));
+    assert!(asked.is_empty(), "{asked:?}");
+    for action in filling {
+        let Action::Log(io) = action else { continue };
+        lane.good(io.io);
+    }
+    lane.logged();
+    let (_, plex, state) = commit(&mut lane);
+    assert_eq!((plex, state), (PlexId(1), PlexState::Active));
+}

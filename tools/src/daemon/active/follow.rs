@@ -1,6 +1,7 @@
 //! What a lane asks of the control plane: commits of plex states, and things to tell.
 
 use super::super::Node;
+use super::super::groups::CommitError;
 use super::super::verbs::{chain, pvmove};
 use crate::api::LvName;
 use crate::lane::{LaneEvent, LaneHandle};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use volmgr::engine::Note;
-use volmgr::plan;
+use volmgr::plan::{self, PlanError};
 
 /// What the lane asks of the control plane, until it ends.
 pub(super) async fn follow(
@@ -50,6 +51,11 @@ pub(super) async fn follow(
                         }
                         Ok(())
                     }
+                    Err(error) if waits_for_log(&error) => {
+                        // The engine asks again. Who made the copy of the log says it where that fails.
+                        tracing::debug!(volume = %name, %error, "not active yet");
+                        Err(IoError::new(IoErrorKind::Medium))
+                    }
                     Err(error) => {
                         let text = format!("{text}; this could not be committed: {error}");
                         node.event("commit-failed", &name.to_string(), &text);
@@ -84,6 +90,11 @@ pub(super) async fn follow(
             }
         }
     }
+}
+
+/// Is it only that the plex's copy of the log is still being made?
+fn waits_for_log(error: &CommitError<PlanError>) -> bool {
+    matches!(error, CommitError::Refused(PlanError::LogNotValid { .. }))
 }
 
 /// The event log's version of a note.

@@ -267,6 +267,26 @@ pub fn volume_role(volume: &Volume) -> VolumeRole {
     }
 }
 
+/// After a change of a feed's record: is the volume's content a moment of one write order now, where that
+/// change says anything about it? Other feeds that copy the volume must not call it consistent where it is not.
+pub fn whole_after(volume: &Volume, feed: Uuid, change: &RecordChange) -> Option<bool> {
+    let says = matches!(
+        change,
+        RecordChange::Session { .. }
+            | RecordChange::Inconsistent
+            | RecordChange::Consistent { .. }
+            | RecordChange::Split { .. }
+            | RecordChange::Swapped { .. }
+    );
+    let fills = |known: &&Feed| known.fills() && !known.epochs.is_empty();
+    match volume.feeds.iter().find(fills) {
+        None => Some(true),
+        // While it flows it is as consistent as it says; how it ended is in `settled`.
+        Some(known) if known.uuid == feed && says => Some(known.consistent),
+        Some(_) => None,
+    }
+}
+
 /// An online restore begins here: the map in this slot says what is missing.
 pub fn begin_restore(volume: &mut Volume, feed: Uuid, map_slot: u32) {
     let found = volume.feeds.iter_mut().find(|known| known.uuid == feed);
@@ -469,6 +489,35 @@ mod tests {
         apply(&mut v, fed, &split);
         assert_eq!(v.role, VolumeRole::Normal);
         assert_eq!(check(&v, on.uuid, &session(Role::Sink)), Ok(()));
+    }
+
+    #[test]
+    fn content_is_whole_when_nothing_fills_the_volume_or_what_does_says_so() {
+        let mut v = volume();
+        let fed = v.feeds[0].uuid;
+        let mut on = v.feeds[0].clone();
+        (on.uuid, on.direction, on.map_slot) = (Uuid::from_u128(8), Direction::Out, 3);
+        v.feeds.push(on.clone());
+        let whole = |v: &mut Volume, feed: Uuid, change: RecordChange| {
+            apply(v, feed, &change);
+            whole_after(v, feed, &change)
+        };
+        assert_eq!(whole(&mut v, on.uuid, session(Role::Source)), Some(true));
+        assert_eq!(whole(&mut v, fed, session(Role::Sink)), Some(false));
+        let generation = Lineage {
+            current: Uuid::from_u128(5),
+            history: Vec::new(),
+        };
+        let consistent = RecordChange::Consistent { generation };
+        assert_eq!(whole(&mut v, fed, consistent.clone()), Some(true));
+        assert!(!v.is_whole(), "it may be written at any moment");
+        // A feed that passes the content on says nothing about it, nor does the admin who wants it to rest.
+        assert_eq!(whole(&mut v, on.uuid, session(Role::Source)), None);
+        assert_eq!(whole(&mut v, fed, RecordChange::Paused), None);
+        assert_eq!(whole(&mut v, fed, RecordChange::Inconsistent), Some(false));
+        assert_eq!(whole(&mut v, fed, consistent), Some(true));
+        v.feeds[0].settled = true;
+        assert!(v.is_whole(), "the session has ended well");
     }
 
     #[test]

@@ -126,11 +126,11 @@ async fn retry_failed(ctx: &Ctx, lv: &LvName, what: &str) -> Result<(), Failure>
     let _one_at_a_time = ctx.node.verb_lock().await;
     let (_, volume) = find_volume(&ctx.node, lv, what)?;
     let failed = failed(&volume);
-    if failed.is_empty() {
-        return Ok(());
+    if !failed.is_empty() {
+        super::plex::revive(ctx, lv, &failed, what)?;
+        active::reconfigure(&ctx.node, lv, &[]).await?;
     }
-    super::plex::revive(ctx, lv, &failed, what)?;
-    active::reconfigure(&ctx.node, lv, &[]).await?;
+    // Also what an attempt that failed has left: a plex waits for its log.
     active::adopt_logs(&ctx.node, lv).await
 }
 

@@ -115,6 +115,7 @@ fn build(shape: Shape, folder: &std::path::Path) -> LaneSpec {
         feeds: Vec::new(),
         log,
         fed: false,
+        whole: true,
         restore: None,
     };
     LaneSpec::new("vg/lv", layout, disks)

@@ -18,15 +18,20 @@ fn plexes_come_and_go() {
     // Plex 0 stays as long as the other is not active and has no valid log.
     let error = detach_plex(&two, "web", 0).unwrap_err();
     assert!(matches!(error, PlanError::LastActivePlex { .. }));
-    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
-    let error = detach_plex(&two, "web", 0).unwrap_err();
-    assert!(matches!(error, PlanError::LastLog { .. }));
+    // Nor does that become active before it has one: the first would have the last log, and might fail.
+    let error = set_plex_state(&two, "web", 1, PlexState::Active).unwrap_err();
+    assert!(matches!(error, PlanError::LogNotValid { .. }));
     let two = set_log_valid(&two, "web", 1, true).unwrap();
+    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
+    let alone = set_log_valid(&two, "web", 1, false).unwrap();
+    let error = detach_plex(&alone, "web", 0).unwrap_err();
+    assert!(matches!(error, PlanError::LastLog { .. }));
     let one = detach_plex(&two, "web", 0).unwrap();
     assert_eq!(check(&one), []);
     assert_eq!(one.volumes[0].plexes[0].number, 1);
     // Numbers are not given again, slots are.
     let again = attach_plex(&one, "web", Layout::Concat, &[], uuid(5002)).unwrap();
+    let again = set_log_valid(&again, "web", 2, true).unwrap();
     let again = set_plex_state(&again, "web", 2, PlexState::Active).unwrap();
     let again = detach_plex(&again, "web", 2).unwrap();
     let again = attach_plex(&again, "web", Layout::Concat, &[], uuid(5003)).unwrap();
@@ -46,8 +51,8 @@ fn plexes_come_and_go() {
 fn a_plex_that_misses_something_keeps_its_log() {
     let vg = create(&group(&[10, 10]), &VolumeRequest::new("web", 8 * MIB)).unwrap();
     let two = attach_plex(&vg, "web", Layout::Concat, &[], uuid(5000)).unwrap();
-    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
     let two = set_log_valid(&two, "web", 1, true).unwrap();
+    let two = set_plex_state(&two, "web", 1, PlexState::Active).unwrap();
     // The engine goes on writing the log of a plex that only misses something.
     let back = set_plex_state(&two, "web", 1, PlexState::Stale).unwrap();
     let again = set_plex_state(&back, "web", 1, PlexState::Active).unwrap();
@@ -83,8 +88,8 @@ fn a_plex_moves_off_a_disk() {
         finish_move(&moving, "web", plex.number),
         Err(PlanError::Transition { .. })
     ));
-    let ready = set_plex_state(&moving, "web", plex.number, PlexState::Active).unwrap();
-    let ready = set_log_valid(&ready, "web", plex.number, true).unwrap();
+    let ready = set_log_valid(&moving, "web", plex.number, true).unwrap();
+    let ready = set_plex_state(&ready, "web", plex.number, PlexState::Active).unwrap();
     let done = finish_move(&ready, "web", plex.number).unwrap();
     assert_eq!(check(&done), []);
     assert_eq!(done.volumes[0].plexes.len(), 2);

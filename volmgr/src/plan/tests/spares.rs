@@ -65,8 +65,8 @@ fn a_plex_goes_to_the_spare_disk() {
         replace_by_spare(&next, "web", number, Uuid::from_u128(78)),
         Err(PlanError::Exists { .. })
     ));
-    let ready = set_plex_state(&next, "web", plex.number, PlexState::Active).unwrap();
-    let ready = set_log_valid(&ready, "web", plex.number, true).unwrap();
+    let ready = set_log_valid(&next, "web", plex.number, true).unwrap();
+    let ready = set_plex_state(&ready, "web", plex.number, PlexState::Active).unwrap();
     let done = finish_move(&ready, "web", plex.number).unwrap();
     assert_eq!(check(&done), []);
     assert!(done.volumes[0].extent_runs().all(|(pv, _, _)| pv != lost));

@@ -77,6 +77,13 @@ pub(super) async fn commit(
             record::begin_restore(volume, entry.uuid, map_slot);
         }
     })?;
+    // Before the first write that comes of it, and before the other side hears that it is committed.
+    let whole = feeds
+        .record(entry)
+        .and_then(|(volume, _)| record::whole_after(&volume, entry.uuid, change));
+    if let Some(whole) = whole {
+        lane.set_whole(whole).await.map_err(failed)?;
+    }
     if let (RecordChange::Session { .. }, Some(peer)) = (change, peer) {
         entry.agreed_on(peer.stamp);
     }
