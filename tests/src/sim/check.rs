@@ -229,8 +229,13 @@ impl World {
     }
 
     /// Invariants 7 and 9: the admin is only asked to give something up where there is something to
-    /// give up. What a crash leaves behind may look like it.
+    /// give up, and told of older disks where some are. What a crash leaves behind may look like it.
     pub fn check_refusal(&self, n: usize, sess: &Sess, code: RefusalCode) {
+        let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
+        assert!(
+            crashed || code != RefusalCode::RolledBack,
+            "n{n}: refused with {code:?}, though no disk has lost anything"
+        );
         let disagree = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
         let (Some(feed), true) = (sess.feed, disagree && self.relations.len() == 1) else {
             return;
@@ -245,7 +250,6 @@ impl World {
             })
             .collect();
         let [sink] = sinks[..] else { return };
-        let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
         let passed = self.passed_on.get(&(feed, sink)).copied().unwrap_or(0);
         assert!(
             swap || crashed || self.nodes[sink].last_try > passed,
