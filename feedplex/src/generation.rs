@@ -63,6 +63,35 @@
 //! Rows 24, 26, 28 and 29 trust the sink's own map over its generation name: a name changes when a
 //! volume *may* be written, the map when it *was*. Rows 6 and 9 go on with a full copy that was cut between
 //! the sink's commit and the source's: what was there was blank, or had been given up.
+//!
+//! # Example
+//!
+//! Two sides that were equal once:
+//!
+//! ```
+//! use feedplex::generation::{Lineage, SinkView, SourcePoint, SourceView, Verdict, verdict};
+//! use feedplex::wire::control::{FlowKind, RefusalCode};
+//! use uuid::Uuid;
+//!
+//! let lineage = Lineage { current: Uuid::from_u128(1), history: Vec::new() };
+//! let epochs = vec![Uuid::from_u128(2)]; // of the session in which both agreed last
+//! let mut source = SourceView {
+//!     size: 1 << 30, known: true, good: true, dirty: false, point: SourcePoint::None,
+//!     epochs: epochs.clone(), stamp: 5, seen: 5, lineage: lineage.clone(),
+//! };
+//! let mut sink = SinkView {
+//!     size: 1 << 30, known: true, fresh: false, seeded: true, consistent: true, own_changes: false,
+//!     split: None, epochs, stamp: 5, seen: 5, lineage,
+//! };
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Flow(FlowKind::Nothing));
+//!
+//! source.dirty = true;
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Flow(FlowKind::Incremental));
+//!
+//! sink.own_changes = true; // somebody wrote there, too: nothing flows until the admin has said which side goes
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Refused(RefusalCode::Diverged));
+//! assert_eq!(verdict(&source, &sink, true), Verdict::Flow(FlowKind::IncrementalUnion));
+//! ```
 
 use crate::wire::codec::{Field, wire_enum};
 use crate::wire::control::{FlowKind, RefusalCode};
