@@ -302,6 +302,7 @@ impl Engine {
         if let Err(error) = result {
             let op = DiskOp::Write;
             let absorbed = self.plex_error(plex, op, range, error, out);
+            self.torn(plex, range);
             if let Some(copy) = self.copy(key) {
                 copy.failed |= !absorbed || copy.kind != CopyKind::Recover;
             }

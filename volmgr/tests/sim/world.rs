@@ -39,6 +39,10 @@ enum Job {
 }
 
 enum Asked {
+    /// Plexes made equal to one of them.
+    Rewrite {
+        payload: PayloadId,
+    },
     Read {
         range: ByteRange,
         at: u64,
@@ -118,6 +122,7 @@ pub struct World {
     pub points: u32,
     pub synced: u32,
     pub repaired: u32,
+    pub rewritten: u32,
     pub inline: u64,
 }
 
@@ -217,6 +222,7 @@ impl World {
             points: 0,
             synced: 0,
             repaired: 0,
+            rewritten: 0,
             inline: 0,
         };
         for i in 0..count {
@@ -434,6 +440,10 @@ impl World {
                 if good && exact {
                     self.check_acknowledged(token, now);
                 }
+            }
+            Asked::Rewrite { payload } => {
+                self.payloads.remove(&payload.0);
+                self.rewritten += u32::from(result.is_ok());
             }
             Asked::Flush { at } => {
                 if result.is_ok() {
