@@ -21,6 +21,7 @@ struct Totals {
     synced: u32,
     repaired: u32,
     rewritten: u32,
+    retired: u32,
     inline: u64,
 }
 
@@ -38,6 +39,7 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.synced += world.synced;
     totals.repaired += world.repaired;
     totals.rewritten += world.rewritten;
+    totals.retired += world.retired;
     totals.inline += world.inline;
 }
 
@@ -64,6 +66,7 @@ fn any_world() {
                 totals.synced += one.synced;
                 totals.repaired += one.repaired;
                 totals.rewritten += one.rewritten;
+                totals.retired += one.retired;
                 totals.inline += one.inline;
             }
             Err(panic) => {
@@ -78,6 +81,7 @@ fn any_world() {
     assert!(totals.points > 0, "no point was ever tracked");
     assert!(totals.synced > 0 && totals.repaired > 0 && totals.inline > 0);
     assert!(totals.rewritten > 0, "no plex was ever believed");
+    assert!(totals.retired > 0, "no plex was ever retired");
 }
 
 #[test]

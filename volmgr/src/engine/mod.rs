@@ -13,6 +13,7 @@
 //! | `read`, `flush` | the other requests |
 //! | `compare` | the same range of several plexes |
 //! | `rewrite` | plexes made equal to one that is believed |
+//! | `media` | plexes whose disks fail reads |
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
@@ -35,6 +36,7 @@ mod inspect;
 mod layout;
 mod logstore;
 mod mapping;
+mod media;
 mod order;
 mod plex;
 mod point;
@@ -49,6 +51,8 @@ mod write;
 pub use api::*;
 pub use config::{EngineConfig, EngineError, Stats};
 pub use layout::*;
+pub(crate) use mapping::segments;
+pub use media::Media;
 
 use crate::model::PlexState;
 use blockio::{ByteRange, IoError, IoErrorKind, Op, Origin, PayloadId, Request};
@@ -92,6 +96,7 @@ enum Tag {
     Compare {
         compare: Key,
         plex: PlexId,
+        range: ByteRange,
     },
     RewriteRead {
         rewrite: Key,
@@ -283,7 +288,11 @@ impl Engine {
             }
             Tag::Write { write, plex, range } => self.write_done(write, plex, range, result, out),
             Tag::Flush { flush, disk } => self.flush_done(flush, disk, result, out),
-            Tag::Compare { compare, plex } => self.compare_done(compare, plex, result, out),
+            Tag::Compare {
+                compare,
+                plex,
+                range,
+            } => self.compare_done(compare, plex, range, result, out),
             Tag::RewriteRead { rewrite, plex } => {
                 self.rewrite_read_done(rewrite, plex, result, out);
             }

@@ -17,6 +17,7 @@ mod feed;
 mod group;
 mod handover;
 mod layout;
+mod places;
 mod plex;
 mod resize;
 mod space;
@@ -33,6 +34,7 @@ pub use handover::{
     receive, split_group,
 };
 pub use layout::{LayoutError, layout};
+pub use places::{Place, places};
 pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;

@@ -123,6 +123,7 @@ pub struct World {
     pub synced: u32,
     pub repaired: u32,
     pub rewritten: u32,
+    pub retired: u32,
     pub inline: u64,
 }
 
@@ -223,6 +224,7 @@ impl World {
             synced: 0,
             repaired: 0,
             rewritten: 0,
+            retired: 0,
             inline: 0,
         };
         for i in 0..count {
@@ -302,6 +304,7 @@ impl World {
             bulk_bytes: 3 * REGION,
             max_live_bytes: 12 * REGION,
             restore_wait_ms: 1000,
+            max_read_errors: 2,
             clear_interval_ms: 50,
             clean: false,
         };
@@ -389,6 +392,10 @@ impl World {
             Action::Note(Note::FeedBehind { feed }) => self.sink(feed).behind = true,
             Action::Note(Note::PlexSynced { .. }) => self.synced += 1,
             Action::Note(Note::ReadRepaired { .. }) => self.repaired += 1,
+            Action::Note(Note::PlexRetired { plex, errors }) => {
+                self.trace(|| format!("{plex:?} is retired after {errors} errors"));
+                self.retired += 1;
+            }
             Action::Note(Note::PlexError { .. } | Note::LogCopyFailed { .. }) => {}
             Action::Note(note @ (Note::FeedFetch { .. } | Note::FeedRestored { .. })) => {
                 panic!("{note:?} without a restore")

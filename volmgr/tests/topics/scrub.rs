@@ -50,8 +50,12 @@ fn writes_wait_for_a_rewrite_and_what_it_writes_is_what_was_read() {
 #[test]
 fn what_cannot_be_read_from_the_believed_plex_is_not_written() {
     let mut lane = Lane::new(layout(2, &[]));
-    lane.engine
-        .rewrite(request(1, 0, UNIT), PlexId(0), vec![PlexId(1)], &mut lane.out);
+    lane.engine.rewrite(
+        request(1, 0, UNIT),
+        PlexId(0),
+        vec![PlexId(1)],
+        &mut lane.out,
+    );
     let reads = lane.disk(DiskOp::Read);
     lane.answer(reads[0].io, medium());
     assert_eq!(lane.result(1), Some(medium()));
@@ -66,11 +70,19 @@ fn a_plex_out_of_service_is_neither_believed_nor_written() {
     stale.plexes[2].state = PlexState::Offline;
     let mut lane = Lane::new(stale);
     let gone = Err(IoError::new(IoErrorKind::Gone));
-    lane.engine
-        .rewrite(request(1, 0, UNIT), PlexId(2), vec![PlexId(0)], &mut lane.out);
+    lane.engine.rewrite(
+        request(1, 0, UNIT),
+        PlexId(2),
+        vec![PlexId(0)],
+        &mut lane.out,
+    );
     assert_eq!(lane.result(1), Some(gone));
-    lane.engine
-        .rewrite(request(2, 0, UNIT), PlexId(0), vec![PlexId(2)], &mut lane.out);
+    lane.engine.rewrite(
+        request(2, 0, UNIT),
+        PlexId(0),
+        vec![PlexId(2)],
+        &mut lane.out,
+    );
     assert_eq!(lane.result(2), Some(gone));
     let invalid = Err(IoError::new(IoErrorKind::Invalid));
     for targets in [vec![], vec![PlexId(0)]] {
@@ -86,8 +98,12 @@ fn a_plex_out_of_service_is_neither_believed_nor_written() {
 #[test]
 fn a_rewrite_that_fails_is_missing_there() {
     let mut lane = Lane::new(layout(2, &[]));
-    lane.engine
-        .rewrite(request(1, 0, UNIT), PlexId(0), vec![PlexId(1)], &mut lane.out);
+    lane.engine.rewrite(
+        request(1, 0, UNIT),
+        PlexId(0),
+        vec![PlexId(1)],
+        &mut lane.out,
+    );
     let reads = lane.disk(DiskOp::Read);
     lane.good(reads[0].io);
     let writes = lane.disk(DiskOp::Write);
