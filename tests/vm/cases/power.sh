@@ -113,11 +113,11 @@ moments() { # filesystem: replays the log, and judges
     local begin end n at=0 next points
     $replay $log list >/tmp/list
     begin=$(awk '$3 == "begin" {print $1}' /tmp/list) end=$(awk '$3 == "end" {print $1}' /tmp/list)
-    # After five acknowledgements, at five flushes or FUA writes, and at five moments between or within.
+    # After three acknowledgements, at three flushes or FUA writes, and at three moments between or within.
     points=$({
-        awk -v b="$begin" '$1 > b && /ack-(1|7|13|19|25)$/ {print $1, "after-" $3}' /tmp/list
-        awk -v b="$begin" -v e="$end" '$1 > b && $1 < e && $2 != "mark" {print $1 + 1, "after-a-" $2}' /tmp/list | shuf -n 5
-        shuf -i "$((begin + 1))-$((end - 1))" -n 5 | sed 's/$/ within/'
+        awk -v b="$begin" '$1 > b && /ack-(3|14|25)$/ {print $1, "after-" $3}' /tmp/list
+        awk -v b="$begin" -v e="$end" '$1 > b && $1 < e && $2 != "mark" {print $1 + 1, "after-a-" $2}' /tmp/list | shuf -n 3
+        shuf -i "$((begin + 1))-$((end - 1))" -n 3 | sed 's/$/ within/'
     } | sort -n | tr ' ' ':')
     judged=0
     for n in $points; do
