@@ -468,6 +468,7 @@ fn config() -> EngineConfig {
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,
+        max_read_errors: 64,
         clear_interval_ms: 50,
         clean: false,
     }

@@ -347,7 +347,7 @@ impl Engine {
     pub(super) fn ranges_written(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.holders.iter().filter_map(|h| match h {
             Holder::Write(write) => Some(write.range),
-            Holder::Copy(_) | Holder::Compare(_) => None,
+            Holder::Copy(_) | Holder::Compare(_) | Holder::Rewrite(_) => None,
         })
     }
 }
