@@ -135,6 +135,10 @@ pub async fn feedverify(
 ) -> Result<(), Failure> {
     let what = "cannot verify";
     let entry = super::verbs::find(feeds, lv, peer, what)?;
+    let late = matches!(entry.status().state, FeedState::Behind | FeedState::Resync);
+    if late && !super::verbs::live(ctx, &entry, lv, what).await? {
+        return Ok(());
+    }
     let (object, lane) = ready(feeds, &entry, lv)?;
     if ctx.would(&format!("compare {lv} with its copy at {peer}")) {
         return Ok(());
