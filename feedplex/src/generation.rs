@@ -15,7 +15,7 @@
 //! * `ol` which side's log has not come as far as the other has seen it: `n` none, `s` the source's, `k`
 //!   the sink's, `b` both
 //! * `sp` ended at a point: `F` the sink has committed the point that the source is at or on the way
-//!   to, `X` the source has committed a point that the sink does not know, `n` neither
+//!   to, `X` the source has committed a point that the sink neither is at nor descends from, `n` neither
 //! * `sd`, `co` the sink is seeded, consistent
 //! * `rel` generations: `=` equal, `<` the sink's is an ancestor of the source's, `>` the other way
 //!   round, `^` both descend from a common one, `#` unrelated; `~` stands for any but `#`
@@ -63,6 +63,35 @@
 //! Rows 24, 26, 28 and 29 trust the sink's own map over its generation name: a name changes when a
 //! volume *may* be written, the map when it *was*. Rows 6 and 9 go on with a full copy that was cut between
 //! the sink's commit and the source's: what was there was blank, or had been given up.
+//!
+//! # Example
+//!
+//! Two sides that were equal once:
+//!
+//! ```
+//! use feedplex::generation::{Lineage, SinkView, SourcePoint, SourceView, Verdict, verdict};
+//! use feedplex::wire::control::{FlowKind, RefusalCode};
+//! use uuid::Uuid;
+//!
+//! let lineage = Lineage { current: Uuid::from_u128(1), history: Vec::new() };
+//! let epochs = vec![Uuid::from_u128(2)]; // of the session in which both agreed last
+//! let mut source = SourceView {
+//!     size: 1 << 30, known: true, good: true, dirty: false, point: SourcePoint::None,
+//!     epochs: epochs.clone(), stamp: 5, seen: 5, lineage: lineage.clone(),
+//! };
+//! let mut sink = SinkView {
+//!     size: 1 << 30, known: true, fresh: false, seeded: true, consistent: true, own_changes: false,
+//!     split: None, epochs, stamp: 5, seen: 5, lineage,
+//! };
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Flow(FlowKind::Nothing));
+//!
+//! source.dirty = true;
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Flow(FlowKind::Incremental));
+//!
+//! sink.own_changes = true; // somebody wrote there, too: nothing flows until the admin has said which side goes
+//! assert_eq!(verdict(&source, &sink, false), Verdict::Refused(RefusalCode::Diverged));
+//! assert_eq!(verdict(&source, &sink, true), Verdict::Flow(FlowKind::IncrementalUnion));
+//! ```
 
 use crate::wire::codec::{Field, wire_enum};
 use crate::wire::control::{FlowKind, RefusalCode};
@@ -159,6 +188,11 @@ pub struct Lineage {
 impl Lineage {
     /// Longest history kept.
     pub const HISTORY_MAX: usize = 32;
+
+    /// Is this the state, or one before it that is remembered?
+    pub fn has(&self, state: Uuid) -> bool {
+        self.current == state || self.history.contains(&state)
+    }
 
     /// Moves on to a new state.
     pub fn advance(&mut self, next: Uuid) {
@@ -475,6 +509,8 @@ fn facts(source: &SourceView, sink: &SinkView, consent: bool) -> Facts {
         },
         split: match (source.point, sink.split) {
             (SourcePoint::Detaching(p) | SourcePoint::Split(p), Some(q)) if p == q => Split::Finish,
+            // It has left the point for a session that the source has not committed: it descends from it.
+            (SourcePoint::Split(p), None) if sink.lineage.has(p) => Split::No,
             (SourcePoint::Split(_), _) => Split::Forgotten,
             (SourcePoint::None | SourcePoint::Detaching(_), _) => Split::No,
         },

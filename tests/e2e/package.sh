@@ -23,6 +23,7 @@ dpkg -i "$(deb 1)"
 version=$(dpkg-deb -f "$(deb 1)" Version)
 [ "$(status)" = "installed $version" ] || die "$(status)"
 [ -L /etc/systemd/system/local-fs.target.wants/volmgrd.service ] || die "not enabled"
+[ -L /etc/systemd/system/sockets.target.wants/volmgrd.socket ] && [ -L /etc/systemd/system/volmgrd.service.wants/volmgrd.socket ] || die "the socket is not enabled"
 [ -z "$(dpkg -V volmgr)" ] || die "files differ from the package's: $(dpkg -V volmgr)"
 [ ! -e /run/volmgr/volmgrd.sock ] || die "started in a chroot"
 man -w volmgr-lvcreate volmgrd feedplex >/dev/null || die "no manual pages"

@@ -50,6 +50,15 @@ const MD: [u8; 4] = 0xa92b_4efc_u32.to_le_bytes();
 
 /// Looks for a signature. `head` are the first bytes of the disk ([`HEAD_BYTES`], or all of a
 /// smaller one), `tail` the last ([`TAIL_BYTES`], or all), `size` its size in bytes.
+///
+/// ```
+/// use volmgr::signature::{HEAD_BYTES, TAIL_BYTES, find};
+///
+/// let (mut head, tail) = (vec![0; HEAD_BYTES], vec![0; TAIL_BYTES]);
+/// assert_eq!(find(&head, &tail, 1 << 30), None);
+/// head[..4].copy_from_slice(b"XFSB");
+/// assert_eq!(find(&head, &tail, 1 << 30).map(|found| found.name), Some("xfs"));
+/// ```
 pub fn find(head: &[u8], tail: &[u8], size: u64) -> Option<Signature> {
     let at = |name, offset| Some(Signature { name, offset });
     for (name, offset, magic) in FIXED {

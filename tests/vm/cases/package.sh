@@ -96,6 +96,22 @@ run)
     head -c 3000000 /usr/bin/volmgr >/srv/web/across && sync -f /srv/web
     systemctl is-active --quiet volmgrd || wait_for 30 systemctl is-active volmgrd
 
+    step "the socket: to ask starts a daemon that was stopped, and who uses its volumes goes on"
+    [ "$(systemctl is-active volmgrd.socket)" = active ] || die "the socket is $(systemctl is-active volmgrd.socket)"
+    systemctl stop volmgrd
+    [ "$(systemctl is-active volmgrd)" = inactive ] || die "it still runs"
+    [ "$(volmgr lvs --noheadings -o lv_name vg0/web | tr -d ' ')" = web ] || die "no answer"
+    systemctl is-active --quiet volmgrd || die "not started by a question"
+    head -c 3000000 /usr/bin/volmgrd >/srv/web/asked && sync -f /srv/web
+    systemctl disable --now volmgrd.socket
+    systemctl restart volmgrd
+    volmgr nodeshow >/dev/null || die "no socket of its own"
+    [ "$(systemctl is-active volmgrd.socket)" = inactive ] || die "a disabled socket has been started"
+    systemctl enable volmgrd.socket
+    systemctl restart volmgrd # as an upgrade does
+    [ "$(systemctl is-active volmgrd.socket volmgrd | sort -u)" = active ] || die "$(systemctl status volmgrd.socket volmgrd)"
+    volmgr nodeshow >/dev/null || die "no answer at systemd's socket"
+
     step "not removed while it is in use"
     [ "$(volmgr lvs --noheadings -o lv_open vg0/web | tr -d ' ')" -gt 0 ] || die "the daemon does not see who uses it"
     dpkg -r volmgr >/tmp/removal 2>&1 && die "removed under a mounted file system"

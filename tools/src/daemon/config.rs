@@ -19,7 +19,8 @@ use std::str::FromStr;
 const AFTER_HELP: &str = "\
 Runs as root, or as an ordinary user with files as disks and NBD as front end. Every option but --config and --foreground \
 can be in the configuration file; options beat it. SIGTERM and SIGINT stop in good order: clients are cut off, everything is \
-flushed. A second daemon with the same state directory refuses to start.
+flushed. A second daemon with the same state directory refuses to start. A control socket that the service manager passes \
+(LISTEN_FDS; volmgrd.socket) takes the place of --socket and outlives the daemon.
 
 Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.config/volmgr/volmgrd.toml):
 

@@ -71,6 +71,9 @@ pub enum StartError {
         /// The socket.
         path: PathBuf,
     },
+    /// What the service manager passes is no control socket.
+    #[error("a socket passed by the service manager: {0} (see volmgrd.socket)")]
+    Passed(String),
     /// A listener of another kind.
     #[error("cannot listen on {address}: {source}")]
     Listen {

@@ -44,6 +44,7 @@ pub mod rows;
 mod sample;
 mod server;
 pub mod settings;
+mod socket;
 mod spares;
 mod start;
 pub mod state;

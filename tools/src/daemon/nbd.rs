@@ -38,7 +38,7 @@ pub async fn listen(node: &Arc<Node>) -> Result<(), StartError> {
         };
         let listener = match address {
             NbdAddress::Unix(path) => {
-                super::server::remove_dead(path)?;
+                super::socket::remove_dead(path)?;
                 let before = umask(Mode::from_bits_truncate(0o177));
                 let listener = UnixListener::bind(path);
                 umask(before);

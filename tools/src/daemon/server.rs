@@ -4,13 +4,10 @@
 //! the work. Input lines and the number of clients are bounded; what a command has to say is
 //! bounded by the command.
 
+use super::Node;
 use super::verbs::{self, Ctx, Out};
-use super::{Node, StartError};
 use crate::api::{Failure, Reply, Request};
-use nix::sys::stat::{Mode, umask};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -27,49 +24,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often to look whether a client that sends nothing more is still there.
 const HANGUP_CHECK: Duration = Duration::from_millis(500);
-
-/// Makes the runtime directory and the socket (mode 0600); takes the place of a dead socket.
-pub fn bind(path: &Path) -> Result<UnixListener, StartError> {
-    let failed = |source: io::Error| StartError::Socket {
-        path: path.to_owned(),
-        source,
-    };
-    if let Some(dir) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(failed)?;
-    }
-    remove_dead(path)?;
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path);
-    umask(before);
-    listener.map_err(failed)
-}
-
-/// Removes a socket that nobody listens on; refuses what is no socket or is alive.
-pub fn remove_dead(path: &Path) -> Result<(), StartError> {
-    match std::fs::symlink_metadata(path) {
-        Err(_) => return Ok(()),
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(StartError::Socket {
-                path: path.to_owned(),
-                source: io::Error::other("is there and is not a socket"),
-            });
-        }
-        Ok(_) => {}
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(StartError::SocketInUse {
-            path: path.to_owned(),
-        });
-    }
-    std::fs::remove_file(path).map_err(|source| StartError::Socket {
-        path: path.to_owned(),
-        source,
-    })
-}
 
 /// Serves clients until the node stops.
 pub async fn serve(node: Arc<Node>, listener: UnixListener) {

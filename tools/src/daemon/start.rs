@@ -1,7 +1,7 @@
 //! From options to a serving daemon, and the way back.
 
 use super::{
-    Config, Node, Options, StartError, hooks, logging, metrics, process, server, settings,
+    Config, Node, Options, StartError, hooks, logging, metrics, process, server, settings, socket,
 };
 use crate::paths::Paths;
 use std::sync::Arc;
@@ -13,19 +13,38 @@ const STOP_VERBS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 pub fn run(options: Options) -> Result<(), StartError> {
-    let config = Config::load(&options, &Paths::of_process())?;
+    // First of all: nothing else has been opened yet.
+    let passed = socket::Passed::take()?;
+    let mut config = Config::load(&options, &Paths::of_process())?;
+    let mut other_path = None;
+    if let Some(passed) = &passed
+        && passed.path != config.socket
+    {
+        other_path = Some(format!(
+            "the control socket is {}, as the service manager passes it, and not {}",
+            passed.path.display(),
+            config.socket.display()
+        ));
+        config.socket.clone_from(&passed.path);
+    }
     logging::start(&config.log)?;
     // Before the first thread, but said later: a daemon that does not start says one line only.
-    let warnings = process::prepare();
+    let mut warnings = process::prepare();
+    warnings.extend(other_path);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("volmgrd")
         .build()
         .map_err(StartError::Runtime)?;
-    runtime.block_on(serve(config, &options, &warnings))
+    runtime.block_on(serve(config, passed, &options, &warnings))
 }
 
-async fn serve(config: Config, options: &Options, warnings: &[String]) -> Result<(), StartError> {
+async fn serve(
+    config: Config,
+    passed: Option<socket::Passed>,
+    options: &Options,
+    warnings: &[String],
+) -> Result<(), StartError> {
     // Signals first: one that comes during the start must not kill a half-started daemon.
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
@@ -35,7 +54,11 @@ async fn serve(config: Config, options: &Options, warnings: &[String]) -> Result
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let listener = server::bind(&node.config.socket)?;
+    let ours = passed.is_none();
+    let listener = match passed {
+        Some(passed) => passed.listener()?,
+        None => socket::bind(&node.config.socket)?,
+    };
     super::feeds::Feeds::start(&node).await?;
     // Before the first event: the start has things to say, too.
     node.spawn(hooks::run(node.clone()));
@@ -64,12 +87,13 @@ async fn serve(config: Config, options: &Options, warnings: &[String]) -> Result
         }
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    stop(node, server).await;
+    stop(node, server, ours).await;
     Ok(())
 }
 
-/// No new commands; those in progress end; feeds end; volumes are drained and flushed.
-async fn stop(node: Arc<Node>, server: tokio::task::JoinHandle<()>) {
+/// No new commands; those in progress end; feeds end; volumes are drained and flushed. The control socket is removed where it is
+/// `ours`: at one of the service manager's clients wait for the next daemon.
+async fn stop(node: Arc<Node>, server: tokio::task::JoinHandle<()>, ours: bool) {
     tracing::info!("stopping");
     node.begin_stop();
     // It ends by the stop signal; a panic in it has been logged by the runtime.
@@ -87,7 +111,7 @@ async fn stop(node: Arc<Node>, server: tokio::task::JoinHandle<()>) {
         }
     }
     tokio::task::block_in_place(|| node.groups.finish_archive());
-    if let Err(error) = std::fs::remove_file(&node.config.socket) {
+    if ours && let Err(error) = std::fs::remove_file(&node.config.socket) {
         tracing::debug!(%error, "cannot remove the control socket");
     }
     tracing::info!("stopped");

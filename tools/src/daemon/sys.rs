@@ -1,6 +1,8 @@
 //! The system calls that have no safe wrapper.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `PR_SET_IO_FLUSHER`, Linux 5.6.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -27,4 +29,19 @@ pub fn lock_memory() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The descriptors that the service manager has passed (`LISTEN_FDS`), each once: a second call gets none. To be called before
+/// this process opens anything. An error where the environment names descriptors that are not open.
+pub fn take_passed_descriptors() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let passed = sd_notify::listen_fds()?;
+    // SAFETY: each of them is open (`listen_fds` has set a flag on each), was opened by whoever started this process, for it alone
+    // (`LISTEN_PID`), and is owned by nothing else here: `TAKEN` lets only one call come this far.
+    Ok(passed
+        .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) })
+        .collect())
 }

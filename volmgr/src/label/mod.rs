@@ -18,6 +18,21 @@
 //!
 //! The label is rewritten when the PV joins or leaves a group: first the front copy, then the back
 //! copy, each synced, so that one of them is always intact.
+//!
+//! # Example
+//!
+//! ```
+//! use uuid::Uuid;
+//! use volmgr::label::{EXTENT_DEFAULT, Geometry, Label};
+//!
+//! let geometry = Geometry::plan(1 << 30, EXTENT_DEFAULT)?;
+//! let label = Label::new(Uuid::from_u128(7), &geometry);
+//! let mut bytes = label.encode();
+//! assert_eq!(Label::decode(&bytes)?, label);
+//! bytes[100] ^= 1;
+//! assert!(Label::decode(&bytes).is_err(), "the checksum is wrong");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod geometry;
 

@@ -11,6 +11,56 @@
 //! * [`Store`]: commits. Any crash leaves the old or the new version.
 //! * [`initialise_pv`], [`wipe_pv`], [`grow_pv`], [`free_pv`], [`mend_labels`]: the label's life.
 //! * [`dump_text`], [`group_to_text`]: for people, on a dead machine.
+//!
+//! # Example
+//!
+//! Two disks become a group with a mirror; the power goes in the middle of the next commit; what is found afterwards is whole.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use uuid::Uuid;
+//! use volmgr::metadata::{MemPv, PowerLoss, PvIo, Store, assemble, initialise_pv, inspect};
+//! use volmgr::plan::{NewPv, VolumeRequest, create_group, create_volume, rename_volume};
+//!
+//! let mut numbers = 0;
+//! let mut fresh = || { numbers += 1; Uuid::from_u128(numbers) };
+//! let mut disks = BTreeMap::new();
+//! let mut pvs = Vec::new();
+//! for path in ["/dev/sdb", "/dev/sdc"] {
+//!     let mut disk = MemPv::new(64 << 20);
+//!     let label = initialise_pv(&mut disk, fresh())?;
+//!     disks.insert(label.pv, disk);
+//!     pvs.push(NewPv { label, path: path.to_owned() });
+//! }
+//! let group = create_group(fresh(), "vg0", 1 << 20, pvs)?;
+//! let mirror = VolumeRequest { mirrors: 1, ..VolumeRequest::new("web", 16 << 20) };
+//! let group = create_volume(&group, &mirror, &mut fresh)?;
+//!
+//! let mut store = Store::create(group.clone());
+//! let report = store.commit(group, fresh(), &mut writable(&mut disks))?;
+//! assert!(report.failed.is_empty(), "both disks have it");
+//!
+//! for disk in disks.values_mut() {
+//!     disk.fail_after(1); // of the steps that a commit takes
+//! }
+//! let next = rename_volume(store.group(), "web", "www")?;
+//! assert!(store.commit(next, fresh(), &mut writable(&mut disks)).is_err());
+//!
+//! let mut scans = Vec::new();
+//! for (number, disk) in disks.values_mut().enumerate() {
+//!     disk.repair();
+//!     disk.power_loss(PowerLoss::Torn(7));
+//!     scans.push((number, inspect(disk)?));
+//! }
+//! let found = assemble(scans);
+//! let version = found.groups[0].chosen().expect("one of the two, never a mixture");
+//! assert!(version.volume("web").is_some() != version.volume("www").is_some());
+//!
+//! fn writable(disks: &mut BTreeMap<Uuid, MemPv>) -> BTreeMap<Uuid, &mut dyn PvIo> {
+//!     disks.iter_mut().map(|(pv, disk)| (*pv, disk as &mut dyn PvIo)).collect()
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod area;
 mod assemble;

@@ -11,6 +11,33 @@
 //! * feeds and points: [`add_feed`], [`remove_feed`], [`update_feed`], [`add_point`], [`remove_point`]
 //! * [`layout`]: what the engine needs to know of a volume
 //! * [`Space`]: the free extents
+//!
+//! # Example
+//!
+//! A volume grows as far as there is room; the group that was asked stays as it is.
+//!
+//! ```
+//! use uuid::Uuid;
+//! use volmgr::label::{Geometry, Label};
+//! use volmgr::plan::{NewPv, PlanError, VolumeRequest, create_group, create_volume, extend_volume, largest_extension};
+//!
+//! let mut numbers = 0;
+//! let mut fresh = || { numbers += 1; Uuid::from_u128(numbers) };
+//! let label = Label::new(fresh(), &Geometry::plan(256 << 20, 4 << 20)?);
+//! let disk = NewPv { label, path: "/dev/sdb".to_owned() };
+//! let group = create_group(fresh(), "vg0", 4 << 20, vec![disk])?;
+//! let group = create_volume(&group, &VolumeRequest::new("web", 10 << 20), &mut fresh)?;
+//! let size = |group: &volmgr::model::Group| group.volume("web").map(|web| group.bytes_of(web));
+//! assert_eq!(size(&group), Some(12 << 20), "whole extents");
+//!
+//! let largest = largest_extension(&group, "web", &[])?;
+//! let grown = extend_volume(&group, "web", largest, &[])?.group;
+//! assert_eq!(size(&grown), Some(largest));
+//! let one_more = create_volume(&grown, &VolumeRequest::new("db", 4 << 20), &mut fresh);
+//! assert!(matches!(one_more, Err(PlanError::Space { .. } | PlanError::LogSpace { .. })), "{one_more:?}");
+//! assert_eq!(size(&group), Some(12 << 20));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod allocate;
 mod feed;
