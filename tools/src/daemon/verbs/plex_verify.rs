@@ -112,6 +112,7 @@ pub async fn verify(
         ));
     }
     let word = match &asked.repair {
+        None => None,
         Some(Believe::Plex(name)) => {
             let number = plex_number(lv, &volume, name, what)?;
             let index = plexes.iter().position(|plex| plex.0 == number);
@@ -126,7 +127,7 @@ pub async fn verify(
             })?;
             Some(Word::Copy(index))
         }
-        _ => Some(Word::Majority),
+        Some(Believe::Majority | Believe::Peer(_)) => Some(Word::Majority),
     };
     let mut scrub = Scrub {
         ctx,
@@ -138,7 +139,7 @@ pub async fn verify(
         volume: &volume,
         step: (COMPARE_BYTES / plexes.len() as u64 / BLOCK * BLOCK).max(BLOCK),
         plexes,
-        word: word.filter(|_| asked.repair.is_some()),
+        word,
         told: Vec::new(),
         sums: Sums::default(),
     };

@@ -130,7 +130,6 @@ impl Scrub<'_> {
             names(all.filter(|(_, c)| **c == class).map(|(plex, _)| *plex))
         };
         let mut heads: Vec<usize> = difference.classes.clone();
-        heads.dedup();
         heads.sort_unstable();
         heads.dedup();
         let sides: Vec<String> = heads.into_iter().map(side).collect();
