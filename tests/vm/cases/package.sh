@@ -93,7 +93,7 @@ run)
 
     step "killed, it comes back by itself"
     kill -KILL "$(systemctl show -P MainPID volmgrd)"
-    head -c 3000000 /usr/bin/volmgr >/srv/web/across && sync -f /srv/web
+    { head -c 3000000 /usr/bin/volmgr >/srv/web/across && sync -f /srv/web; } || die "a write across the kill"
     systemctl is-active --quiet volmgrd || wait_for 30 systemctl is-active volmgrd
 
     step "the socket: to ask starts a daemon that was stopped, and who uses its volumes goes on"
@@ -102,7 +102,7 @@ run)
     [ "$(systemctl is-active volmgrd)" = inactive ] || die "it still runs"
     [ "$(volmgr lvs --noheadings -o lv_name vg0/web | tr -d ' ')" = web ] || die "no answer"
     systemctl is-active --quiet volmgrd || die "not started by a question"
-    head -c 3000000 /usr/bin/volmgrd >/srv/web/asked && sync -f /srv/web
+    { head -c 3000000 /usr/sbin/volmgrd >/srv/web/asked && sync -f /srv/web; } || die "a write behind the pause"
     systemctl disable --now volmgrd.socket
     systemctl restart volmgrd
     volmgr nodeshow >/dev/null || die "no socket of its own"
@@ -128,7 +128,7 @@ stopped) # at shutdown, after volmgrd
     # And what a removal leaves: run by hand, as systemd is on its way out.
     modprobe ublk_drv
     ( /usr/sbin/volmgrd --foreground >/job/out/volmgrd-stopped.log 2>&1 & echo $! >/tmp/pid )
-    wait_for 30 volmgr nodeshow
+    wait_for 30 test -e $device # it answers before it serves its volumes
     mkdir -p /tmp/look
     fsck.ext4 -fn $device || die "fsck after the shutdown"
     mount -o ro $device /tmp/look
