@@ -26,6 +26,10 @@ const FLUSH_BYTES: u64 = 16 << 20;
 /// Silence after which everything applied is made durable at once.
 const FLUSH_IDLE: Duration = Duration::from_millis(20);
 
+/// What is applied and not durable is looked at together for this long: nobody waits to hear of it, and to be woken for
+/// each write costs as much as the write.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// The streams of a session at the sink.
 pub struct SinkStreams {
     progress: Arc<Vec<Arc<StreamProgress>>>,
@@ -144,11 +148,13 @@ impl SinkStreams {
                 } else {
                     volatile = None;
                 }
+                let mut has_told = false;
                 for (stream, (p, told)) in progress.iter().zip(&mut told).enumerate() {
                     let durable = p.durable();
                     let now = (p.applied().max(durable), durable);
                     // Only what is durable is waited for; the rest is told along with it.
                     if now.1 != told.1 {
+                        has_told = true;
                         *told = now;
                         let ack = Ack {
                             stream: stream as u16,
@@ -159,6 +165,9 @@ impl SinkStreams {
                             return;
                         }
                     }
+                }
+                if !has_told {
+                    tokio::time::sleep(LOOK_EVERY).await;
                 }
             }
         });
