@@ -7,7 +7,7 @@ need := tools/scripts/need.sh
 release := target/release
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit e2e vm-test vm-bench bench sim sim-mutants model campaign hostile fuzz deb fmt lint man reference install uninstall clean
+.PHONY: help build demo test unit e2e vm-test vm-bench bench sim sim-mutants model campaign campaign-kills hostile fuzz deb fmt lint man reference install uninstall clean
 
 help: ## say what there is
 	@echo "make TARGET:"
@@ -63,6 +63,11 @@ campaign: build ## kill -9 of either daemon for SECONDS=600, under load; SEED=1
 	@$(need) test
 	$(CARGO) build --release --locked -p nbd-export --example checked-load
 	tests/campaign/run $(or $(SECONDS),600) $(or $(SEED),1)
+
+campaign-kills: build ## the same until KILLS=300 daemons have been killed; SEED=1
+	@$(need) test
+	$(CARGO) build --release --locked -p nbd-export --example checked-load
+	tests/campaign/kills $(or $(KILLS),300) $(or $(SEED),1)
 
 hostile: build ## peers that mean harm, for six minutes
 	@$(need) test

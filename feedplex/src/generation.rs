@@ -15,7 +15,7 @@
 //! * `ol` which side's log has not come as far as the other has seen it: `n` none, `s` the source's, `k`
 //!   the sink's, `b` both
 //! * `sp` ended at a point: `F` the sink has committed the point that the source is at or on the way
-//!   to, `X` the source has committed a point that the sink does not know, `n` neither
+//!   to, `X` the source has committed a point that the sink neither is at nor descends from, `n` neither
 //! * `sd`, `co` the sink is seeded, consistent
 //! * `rel` generations: `=` equal, `<` the sink's is an ancestor of the source's, `>` the other way
 //!   round, `^` both descend from a common one, `#` unrelated; `~` stands for any but `#`
@@ -188,6 +188,11 @@ pub struct Lineage {
 impl Lineage {
     /// Longest history kept.
     pub const HISTORY_MAX: usize = 32;
+
+    /// Is this the state, or one before it that is remembered?
+    pub fn has(&self, state: Uuid) -> bool {
+        self.current == state || self.history.contains(&state)
+    }
 
     /// Moves on to a new state.
     pub fn advance(&mut self, next: Uuid) {
@@ -504,6 +509,8 @@ fn facts(source: &SourceView, sink: &SinkView, consent: bool) -> Facts {
         },
         split: match (source.point, sink.split) {
             (SourcePoint::Detaching(p) | SourcePoint::Split(p), Some(q)) if p == q => Split::Finish,
+            // It has left the point for a session that the source has not committed: it descends from it.
+            (SourcePoint::Split(p), None) if sink.lineage.has(p) => Split::No,
             (SourcePoint::Split(_), _) => Split::Forgotten,
             (SourcePoint::None | SourcePoint::Detaching(_), _) => Split::No,
         },

@@ -198,6 +198,28 @@ fn a_handshake_cut_between_the_two_commits_is_no_rollback() {
     );
 }
 
+/// A feed that ended at a point is attached anew, and the source has not committed that.
+#[test]
+fn an_attach_cut_between_the_two_commits_goes_on() {
+    let (mut source, mut sink) = cut();
+    let point = id(2);
+    source.point = SourcePoint::Split(point);
+    (source.lineage, sink.lineage) = (lineage(3, &[2, 1]), lineage(2, &[1]));
+    sink.epochs = vec![id(101), id(100)];
+    let asked = verdict(&source, &sink, false);
+    assert_eq!(asked, Verdict::Flow(FlowKind::Incremental));
+    // What was written there meanwhile counts as ever.
+    sink.lineage = lineage(4, &[2, 1]);
+    sink.own_changes = true;
+    let asked = verdict(&source, &sink, false);
+    assert_eq!(asked, Verdict::Refused(Code::Diverged));
+    // A sink that has never come to the point is older than the source has seen it.
+    sink.own_changes = false;
+    sink.lineage = lineage(1, &[]);
+    let asked = verdict(&source, &sink, false);
+    assert_eq!(asked, Verdict::Refused(Code::RolledBack));
+}
+
 /// The sink has committed that it holds nothing worth keeping, the source has not committed the session.
 #[test]
 fn a_first_copy_cut_between_the_two_commits_goes_on() {

@@ -1,6 +1,6 @@
 //! A client that knows what it wrote: random writes whose every block says what it is, checked after each loss of the server.
 //!
-//! `checked-load SOCKET EXPORT SECONDS SEED`: the export is new, and all zeroes. Four connections write 4 KiB blocks, each to blocks of its own, one at a time. When the
+//! `checked-load SOCKET EXPORT SECONDS SEED [STOP]`: it ends after SECONDS, or when the file STOP is there. The export is new, and all zeroes. Four connections write 4 KiB blocks, each to blocks of its own, one at a time. When the
 //! server goes away, each connects again, for as long as it takes within a minute, and reads all its blocks: one holds the last write
 //! that was acknowledged, or the one that was under way; anything else ends the program with 1. At the end all is read once more.
 
@@ -138,6 +138,8 @@ struct Worker {
     under_way: Option<(usize, u64)>,
     losses: u64,
     writes: u64,
+    /// It ends early where this file is.
+    stop: Option<String>,
 }
 
 impl Worker {
@@ -218,6 +220,11 @@ impl Worker {
         }
     }
 
+    fn stopped(&self) -> bool {
+        let stop = self.stop.as_ref();
+        stop.is_some_and(|file| std::path::Path::new(file).exists())
+    }
+
     fn run(mut self, until: Instant, mut rng: Rng) -> io::Result<(u64, u64)> {
         let gone = |error: &io::Error| error.kind() != io::ErrorKind::InvalidData;
         let (mut client, size) = self.connect()?;
@@ -234,7 +241,7 @@ impl Worker {
             };
             match done {
                 Ok(true) => return Ok((self.writes, self.losses)),
-                Ok(false) => finished = Instant::now() >= until,
+                Ok(false) => finished = Instant::now() >= until || self.stopped(),
                 Err(error) if gone(&error) => client = self.again()?,
                 Err(error) => return Err(error),
             }
@@ -251,7 +258,7 @@ fn main() -> ExitCode {
     let (Some(path), Some(export), (Some(seconds), Some(seed))) =
         (args.get(1), args.get(2), numbers)
     else {
-        eprintln!("usage: checked-load SOCKET EXPORT SECONDS SEED");
+        eprintln!("usage: checked-load SOCKET EXPORT SECONDS SEED [STOP]");
         return ExitCode::from(3);
     };
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -265,6 +272,7 @@ fn main() -> ExitCode {
                 under_way: None,
                 losses: 0,
                 writes: 0,
+                stop: args.get(5).cloned(),
             };
             let rng = Rng((seed * CONNECTIONS + number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             std::thread::spawn(move || worker.run(until, rng))

@@ -193,7 +193,7 @@ fn a_new_plex_fills_online() {
     });
     daemon.ok(Command::Plexsync {
         lv: lv("vg0/web"),
-        verify: false,
+        verify: None,
     });
     let plexes = daemon.rows(ReportKind::Plex);
     assert_eq!(plexes.len(), 2);
@@ -245,7 +245,7 @@ fn a_mirror_goes_on_without_a_disk_and_catches_up_when_it_returns() {
     daemon.ok(Command::Vgscan { paths: Vec::new() });
     daemon.ok(Command::Plexsync {
         lv: lv("vg0/web"),
-        verify: false,
+        verify: None,
     });
     assert_eq!(
         rig::text(&daemon.rows(ReportKind::Lv)[0], "lv_health"),

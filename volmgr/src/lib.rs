@@ -9,6 +9,7 @@
 //! * [`metadata`]: the group's configuration on its PVs: records, commits, assembly.
 //! * [`plan`]: requests of the admin as functions from one [`model::Group`] to the next.
 //! * [`engine`]: the data path of one active volume.
+//! * [`scrub`]: which plex is believed where they differ.
 //!
 //! # Example
 //!
@@ -103,4 +104,5 @@ pub mod metadata;
 pub mod model;
 pub mod names;
 pub mod plan;
+pub mod scrub;
 pub mod signature;

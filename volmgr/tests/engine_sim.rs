@@ -20,6 +20,8 @@ struct Totals {
     points: u32,
     synced: u32,
     repaired: u32,
+    rewritten: u32,
+    retired: u32,
     inline: u64,
 }
 
@@ -36,6 +38,8 @@ fn run(seed: u64, totals: &mut Totals) {
     totals.points += world.points;
     totals.synced += world.synced;
     totals.repaired += world.repaired;
+    totals.rewritten += world.rewritten;
+    totals.retired += world.retired;
     totals.inline += world.inline;
 }
 
@@ -61,6 +65,8 @@ fn any_world() {
                 totals.points += one.points;
                 totals.synced += one.synced;
                 totals.repaired += one.repaired;
+                totals.rewritten += one.rewritten;
+                totals.retired += one.retired;
                 totals.inline += one.inline;
             }
             Err(panic) => {
@@ -74,6 +80,8 @@ fn any_world() {
     assert!(totals.crashes > 0 && totals.caught_up > 0 && totals.marks > 0);
     assert!(totals.points > 0, "no point was ever tracked");
     assert!(totals.synced > 0 && totals.repaired > 0 && totals.inline > 0);
+    assert!(totals.rewritten > 0, "no plex was ever believed");
+    assert!(totals.retired > 0, "no plex was ever retired");
 }
 
 #[test]

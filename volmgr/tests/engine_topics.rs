@@ -10,6 +10,10 @@ use volmgr::model::{FeedMode, PlexState};
 mod copies;
 #[path = "topics/disks.rs"]
 mod disks;
+#[path = "topics/media.rs"]
+mod media;
+#[path = "topics/scrub.rs"]
+mod scrub;
 #[path = "topics/whole.rs"]
 mod whole;
 

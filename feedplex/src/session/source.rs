@@ -94,10 +94,11 @@ impl Source {
             seeded: ours.seeded,
             lineage: lineage(ours),
             was_source,
-            intent: if was_source {
-                ours.intent.clone()
-            } else {
-                Intent::Attached
+            intent: match &ours.intent {
+                // The sink has left the point already: what is missing is the word of this side.
+                Intent::Split { .. } if flow != FlowKind::FinishSplit => Intent::Attached,
+                intent if was_source => intent.clone(),
+                _ => Intent::Attached,
             },
             region_size: theirs.region_size,
             online_restore: theirs.online,

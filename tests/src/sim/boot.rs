@@ -4,6 +4,7 @@ use super::check::Truth;
 use super::disk::Disk;
 use super::lane::Job;
 use super::setup::EXTENT;
+use super::shrink::abandon;
 use super::world::{Daemon, Entry, LV, Node, World};
 use blockio::PayloadId;
 use feedplex::session::FeedState;
@@ -394,8 +395,7 @@ impl World {
         history.crash(power, self.step);
         node.history = history;
         self.step += 1;
-        // Its requests die with it: their tickets are nobody's duty any more.
-        std::mem::forget(daemon);
+        abandon(daemon);
     }
 
     /// A flush that failed has lost what a power cut may; as long as the metadata does not know, a
@@ -468,6 +468,7 @@ fn config() -> EngineConfig {
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,
+        max_read_errors: 64,
         clear_interval_ms: 50,
         clean: false,
     }

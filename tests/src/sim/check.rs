@@ -3,6 +3,7 @@
 
 use super::history::History;
 use super::session::{Sess, is_tracked};
+use super::stream::SinkStreams;
 use super::world::World;
 use feedplex::generation::Role;
 use feedplex::session::{RecordChange, Session, SinkContent};
@@ -170,12 +171,34 @@ impl World {
         let sessions = self.nodes[n].up.iter().flat_map(|d| d.sessions.values());
         let mut its =
             sessions.filter(|s| s.feed == Some(filled.uuid) && s.role() == Some(Role::Sink));
-        // Without a session the record counts only where the last one ended well.
-        let believed = filled.settled || its.any(|s| !s.is_closing());
+        // Without a session the record counts only where the last one ended well. One that is ending and has
+        // written all that it was told to has nothing in flight.
+        let good = |s: &Sess| !s.sink.as_ref().is_some_and(SinkStreams::has_failed);
+        let believed = filled.settled || its.any(good);
         assert!(
             filled.consistent && believed,
             "n{n}: passed on as consistent, though what fills it is not"
         );
+    }
+
+    /// Did the admin of either side agree to lose what is at the sink?
+    pub fn has_consent(&self, n: usize, id: u64) -> bool {
+        let Some((conn, end)) = self.end_of(n, id) else {
+            return false;
+        };
+        let own = |n: usize, id: u64| {
+            let daemon = self.nodes[n].up.as_ref();
+            daemon
+                .and_then(|d| d.sessions.get(&id))
+                .is_some_and(|s| s.consent)
+        };
+        let facts = |sess: &Sess| {
+            let peer = sess.session.as_ref().and_then(Session::peer);
+            peer.is_some_and(|p| p.discard_peer || p.discard_local)
+        };
+        let (peer, other) = self.conns[&conn].ends[1 - end];
+        let told = self.nodes[n].up.as_ref().and_then(|d| d.sessions.get(&id));
+        own(n, id) || own(peer, other) || told.is_some_and(facts)
     }
 
     /// The moment in the source's write order up to which a sink has everything, given that it has
@@ -206,8 +229,13 @@ impl World {
     }
 
     /// Invariants 7 and 9: the admin is only asked to give something up where there is something to
-    /// give up. What a crash leaves behind may look like it.
+    /// give up, and told of older disks where some are. What a crash leaves behind may look like it.
     pub fn check_refusal(&self, n: usize, sess: &Sess, code: RefusalCode) {
+        let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
+        assert!(
+            crashed || code != RefusalCode::RolledBack,
+            "n{n}: refused with {code:?}, though no disk has lost anything"
+        );
         let disagree = matches!(code, RefusalCode::Diverged | RefusalCode::SinkAhead);
         let (Some(feed), true) = (sess.feed, disagree && self.relations.len() == 1) else {
             return;
@@ -222,7 +250,6 @@ impl World {
             })
             .collect();
         let [sink] = sinks[..] else { return };
-        let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
         let passed = self.passed_on.get(&(feed, sink)).copied().unwrap_or(0);
         assert!(
             swap || crashed || self.nodes[sink].last_try > passed,

@@ -21,13 +21,10 @@ impl World {
 
     /// A sink whose session has ended: nothing is in flight, so its consistency can be believed.
     pub(super) fn settle(&mut self, n: usize, id: u64) {
+        let sess = self.sess(n, id);
         // What came after a frame that failed may be here without it.
-        if self
-            .sess(n, id)
-            .sink
-            .as_ref()
-            .is_none_or(SinkStreams::has_failed)
-        {
+        let failed = sess.sink.as_ref().is_some_and(SinkStreams::has_failed);
+        if failed || !sess.accepted || sess.source.is_some() {
             return;
         }
         let feed = self.sess(n, id).feed.expect("a sink has a feed");

@@ -277,7 +277,7 @@ impl World {
             }
             Note::PlexSynced { .. } => self.totals.synced += 1,
             Note::ReadRepaired { .. } => self.totals.repaired += 1,
-            Note::PlexError { .. } | Note::LogCopyFailed { .. } => {}
+            Note::PlexError { .. } | Note::PlexRetired { .. } | Note::LogCopyFailed { .. } => {}
             Note::FeedFetch { .. } | Note::FeedRestored { .. } => {
                 panic!("n{n}: nobody asks for an online restore here: {note:?}")
             }

@@ -89,7 +89,9 @@ pub struct Sess {
     /// It asks for an exchange of roles.
     pub asks_swap: bool,
     /// The admin here has agreed to what this session does.
-    consent: bool,
+    pub(super) consent: bool,
+    /// The record says since this session that the feed may write at any moment.
+    pub(super) accepted: bool,
     /// The source's streams.
     pub source: Option<SourceStreams>,
     /// The sink's streams.
@@ -112,6 +114,7 @@ impl Sess {
             frozen: 0,
             asks_swap: false,
             consent: false,
+            accepted: false,
             source: None,
             sink: None,
         }
@@ -548,31 +551,12 @@ impl World {
         }
         match self.commit(n, apply) {
             Ok(()) => {
+                self.sess(n, id).accepted |= matches!(change, RecordChange::Session { .. });
                 self.committed(n, id, feed, &change);
                 self.tell_whole(n, feed, &change);
             }
             Err(why) => self.failed(n, id, why),
         }
-    }
-
-    /// Did the admin of either side agree to lose what is at the sink?
-    pub fn has_consent(&self, n: usize, id: u64) -> bool {
-        let Some((conn, end)) = self.end_of(n, id) else {
-            return false;
-        };
-        let own = |n: usize, id: u64| {
-            let daemon = self.nodes[n].up.as_ref();
-            daemon
-                .and_then(|d| d.sessions.get(&id))
-                .is_some_and(|s| s.consent)
-        };
-        let facts = |sess: &Sess| {
-            let peer = sess.session.as_ref().and_then(Session::peer);
-            peer.is_some_and(|p| p.discard_peer || p.discard_local)
-        };
-        let (peer, other) = self.conns[&conn].ends[1 - end];
-        let told = self.nodes[n].up.as_ref().and_then(|d| d.sessions.get(&id));
-        own(n, id) || own(peer, other) || told.is_some_and(facts)
     }
 }
 

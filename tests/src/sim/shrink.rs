@@ -2,7 +2,7 @@
 
 use super::world::{Totals, World};
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Once;
 
 thread_local! {
@@ -35,6 +35,15 @@ fn install() {
     });
 }
 
+/// Drops what holds requests that nobody will complete any more, as they went down with their daemon. A ticket lets that
+/// pass only while its thread unwinds; to forget it all would cost megabytes for each seed.
+pub(super) fn abandon<T>(value: T) {
+    let _: std::thread::Result<()> = catch_unwind(AssertUnwindSafe(move || {
+        let _dies = value;
+        resume_unwind(Box::new(()))
+    }));
+}
+
 /// Runs these steps of a seed, then heals everything and compares.
 pub fn run(seed: u64, steps: &[u32], trace: bool) -> Outcome {
     install();
@@ -55,8 +64,7 @@ pub fn run(seed: u64, steps: &[u32], trace: bool) -> Outcome {
         Some(world) => (world.trace.take().unwrap_or_default(), world.totals),
         None => (Vec::new(), Totals::default()),
     };
-    // Requests of engines that are given up: their tickets are nobody's duty any more.
-    std::mem::forget(world);
+    abandon(world);
     Outcome {
         failure,
         trace,

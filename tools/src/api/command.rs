@@ -230,7 +230,8 @@ pub enum Command {
     },
     Plexsync {
         lv: LvName,
-        verify: bool,
+        /// Compare the plexes, this way.
+        verify: Option<PlexVerify>,
     },
     /// `lvconvert -m`: as many data plexes as this says.
     Lvconvert {
@@ -396,4 +397,25 @@ pub enum LvChange {
         /// Copy each write once before it goes to plexes and feeds.
         on: bool,
     },
+}
+
+/// How `plexsync --verify` compares plexes, and what it does about what differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlexVerify {
+    /// Plexes are made equal where this one's word says how; without it they are only compared.
+    pub repair: Option<Believe>,
+    /// Bytes of the volume compared per second, 0 for no limit.
+    pub rate: u64,
+}
+
+/// Who is believed where plexes differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Believe {
+    /// More than half of the plexes.
+    Majority,
+    /// The plex of this name.
+    Plex(String),
+    /// The copy at this peer, where a plex here has the same.
+    Peer(String),
 }

@@ -148,6 +148,10 @@ pub struct PlexSample {
     pub state: String,
     /// Bytes that it misses.
     pub dirty: u64,
+    /// Reads that failed lately: halved every hour, none when it comes into service.
+    pub read_errors: u64,
+    /// Ranges rewritten from another plex because they could not be read.
+    pub read_repairs: u64,
     /// What its disks did for it.
     pub meter: Meter,
 }

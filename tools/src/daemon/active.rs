@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
-use volmgr::engine::{DiskId, PlexId, VolumeLayout};
+use volmgr::engine::{DiskId, Media, PlexId, VolumeLayout};
 use volmgr::model::{Feed, PlexState, Role, Volume};
 use volmgr::plan;
 
@@ -151,6 +151,21 @@ impl ActiveVolumes {
             io_reason: active.io_reason().to_owned(),
             copied_bytes: active.lane.copied_bytes(),
         })
+    }
+
+    /// How well each plex's disks (by its number) read; empty where the volume is not served.
+    pub async fn plex_media(&self, volume: &Volume) -> BTreeMap<u32, Media> {
+        let Some(lane) = self.lane(volume.uuid) else {
+            return BTreeMap::new();
+        };
+        match tokio::time::timeout(ASK_TIMEOUT, lane.stats()).await {
+            Ok(Ok(stats)) => {
+                let media = stats.plex_media.into_iter();
+                media.map(|(plex, media)| (plex.0, media)).collect()
+            }
+            // As below.
+            Ok(Err(_)) | Err(_) => BTreeMap::new(),
+        }
     }
 
     /// Bytes that each plex (by number) misses; empty where the volume is not served.
@@ -298,6 +313,7 @@ async fn start(
     let specs = disks.iter().map(|(_, _, spec)| spec.clone()).collect();
     let spec = LaneSpec {
         stable_copy: volume.stable_copy,
+        max_read_errors: node.config.plexes.max_read_errors,
         ..LaneSpec::new(name.to_string(), layout, specs)
     };
     let (lane, events) = tokio::task::block_in_place(|| LaneHandle::start(spec))

@@ -47,6 +47,9 @@ Configuration file (TOML; /etc/volmgr/volmgrd.toml, for an ordinary user ~/.conf
   [spares]
   after = 60                        # seconds without its disk after which a plex goes to a spare one
 
+  [plexes]
+  max_read_errors = 64              # failed reads within an hour that retire a plex where another one has none; 0: never
+
   [ublk]
   mode = \"auto\"                    # zero-copy, user-copy or mapped; auto: the best that works
   queues = 1                        # hardware queues of a device, 1 to 4
@@ -173,6 +176,7 @@ struct FileConfig {
     feeds: FeedsConfig,
     scan: ScanConfig,
     spares: SparesConfig,
+    plexes: PlexesConfig,
     ublk: UblkConfig,
     log: LogConfig,
     hook: Vec<HookConfig>,
@@ -201,6 +205,22 @@ pub struct SparesConfig {
 impl Default for SparesConfig {
     fn default() -> Self {
         Self { after: 60 }
+    }
+}
+
+/// `[plexes]`: when a plex is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlexesConfig {
+    /// Failed reads within about an hour that take a plex out of service, where another one has none; 0: never.
+    pub max_read_errors: u32,
+}
+
+impl Default for PlexesConfig {
+    fn default() -> Self {
+        Self {
+            max_read_errors: 64,
+        }
     }
 }
 
@@ -239,6 +259,8 @@ pub struct Config {
     pub scan: ScanConfig,
     /// Spare disks.
     pub spares: SparesConfig,
+    /// When a plex is given up.
+    pub plexes: PlexesConfig,
     /// Block devices.
     pub ublk: UblkConfig,
     /// How to log.
@@ -301,6 +323,7 @@ impl Config {
             feeds: file.feeds,
             scan: file.scan,
             spares: file.spares,
+            plexes: file.plexes,
             ublk: file.ublk,
             log: file.log,
             hooks,

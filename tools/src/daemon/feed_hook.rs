@@ -3,6 +3,7 @@
 use super::verbs::Ctx;
 use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
 use crate::lane::FeedLag;
+use blockio::ByteRange;
 use std::future::Future;
 use std::pin::Pin;
 use volmgr::engine::{FeedId, Note};
@@ -30,6 +31,20 @@ pub trait FeedService: Send + Sync {
 
     /// Numbers of a volume's feeds. `lags` is what its lane knows, by map slot.
     fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample>;
+
+    /// Waits a little; true where everything that was on its way between here and the peer when the wait began is at
+    /// both sides now. Fails where they cannot be compared.
+    fn arrived<'a>(&'a self, lv: &'a LvName, peer: &'a str)
+    -> BoxFuture<'a, Result<bool, Failure>>;
+
+    /// BLAKE3 of each block of a range, at most 4 MiB, of what the peer has; blocks are at least 4096 bytes.
+    fn hashes<'a>(
+        &'a self,
+        lv: &'a LvName,
+        peer: &'a str,
+        range: ByteRange,
+        block: u64,
+    ) -> BoxFuture<'a, Result<Vec<[u8; 32]>, Failure>>;
 
     /// State of the connection to a peer for `peers`: `connected`, `idle`, …
     fn peer_state(&self, peer: &str) -> String;

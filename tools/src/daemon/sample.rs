@@ -10,7 +10,7 @@ use crate::lane::{LaneHandle, LaneStats, MeterValues};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use volmgr::engine::PlexId;
+use volmgr::engine::{Media, PlexId};
 use volmgr::model::Volume;
 
 /// Time all lanes together get to answer.
@@ -116,12 +116,18 @@ fn plexes(volume: &Volume, meters: &MeterValues, stats: Option<&LaneStats>) -> V
     let dirty: BTreeMap<PlexId, u64> = stats
         .map(|stats| stats.plex_dirty.iter().copied().collect())
         .unwrap_or_default();
+    let media: BTreeMap<PlexId, Media> = stats
+        .map(|stats| stats.plex_media.iter().copied().collect())
+        .unwrap_or_default();
     volume
         .plexes
         .iter()
         .map(|plex| {
             let id = PlexId(plex.number);
+            let media = media.get(&id).copied().unwrap_or_default();
             PlexSample {
+                read_errors: media.read_errors.into(),
+                read_repairs: media.repairs,
                 name: plex.name(),
                 state: plex_state_name(plex.state).to_owned(),
                 dirty: dirty.get(&id).copied().unwrap_or(0),

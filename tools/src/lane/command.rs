@@ -13,7 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use uuid::Uuid;
-use volmgr::engine::{EngineError, FeedId, IoId, Note, PlexId, VolumeLayout};
+use volmgr::engine::{EngineError, FeedId, IoId, Media, Note, PlexId, VolumeLayout};
 use volmgr::model::PlexState;
 
 /// What a lane is started with.
@@ -31,6 +31,8 @@ pub struct LaneSpec {
     pub bounce_bytes: usize,
     /// Copies of a resync at a time.
     pub bounces: usize,
+    /// Failed reads within about an hour that take a plex out of service, where another one has none; 0: never.
+    pub max_read_errors: u32,
     /// The volume has just been made: its plexes are equal whatever the log says.
     pub clean: bool,
     /// Copy each write once: see [`LaneHandle::set_stable_copy`](super::LaneHandle::set_stable_copy).
@@ -47,6 +49,7 @@ impl LaneSpec {
             pool_bytes: 8 << 20,
             bounce_bytes: 256 << 10,
             bounces: 4,
+            max_read_errors: 64,
             clean: false,
             stable_copy: false,
         }
@@ -232,6 +235,8 @@ pub struct LaneStats {
     pub feeds: Vec<(FeedId, FeedLag)>,
     /// Bytes that each plex misses.
     pub plex_dirty: Vec<(PlexId, u64)>,
+    /// How well each plex's disks read.
+    pub plex_media: Vec<(PlexId, Media)>,
     /// Notes that found the control plane's queue full.
     pub notes_dropped: u64,
 }
@@ -356,6 +361,13 @@ pub(super) enum LaneCommand {
     ReadPlexes {
         range: ByteRange,
         plexes: Vec<PlexId>,
+        reply: Reply<BufSlice>,
+    },
+    /// Write what one plex has in a range, at most `MAX_SLICE` bytes, to others, with writes to it held.
+    Rewrite {
+        range: ByteRange,
+        from: PlexId,
+        to: Vec<PlexId>,
         reply: Reply<BufSlice>,
     },
     /// Refuse clients' writes, until as many `Thaw`s.

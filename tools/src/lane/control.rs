@@ -159,6 +159,12 @@ impl Lane {
                 plexes,
                 reply,
             } => self.read_plexes_for(range, plexes, reply),
+            LaneCommand::Rewrite {
+                range,
+                from,
+                to,
+                reply,
+            } => self.rewrite_for(range, from, to, reply),
             LaneCommand::Freeze { reply } => {
                 self.engine.freeze();
                 self.answer(reply, Ok(()));
@@ -222,6 +228,10 @@ impl Lane {
         let plexes = self.layout.plexes.iter().map(|plex| plex.id);
         LaneStats {
             feeds,
+            plex_media: plexes
+                .clone()
+                .map(|plex| (plex, self.engine.plex_media(plex)))
+                .collect(),
             plex_dirty: plexes
                 .map(|plex| (plex, self.engine.plex_dirty_bytes(plex)))
                 .collect(),

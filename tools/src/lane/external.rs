@@ -170,6 +170,31 @@ impl Lane {
         }
     }
 
+    /// Plexes made equal to one of them for the control plane.
+    pub(super) fn rewrite_for(
+        &mut self,
+        range: ByteRange,
+        from: PlexId,
+        to: Vec<PlexId>,
+        reply: Reply<BufSlice>,
+    ) {
+        match self.control_payload(range.len() as usize) {
+            Ok(payload) => {
+                let request = self.request(
+                    Requester::Read { payload, reply },
+                    Op::Write,
+                    range,
+                    Flags::empty(),
+                    Origin::Internal,
+                    Some(payload),
+                );
+                self.engine.rewrite(request, from, to, &mut self.out);
+                self.take_out();
+            }
+            Err(error) => self.answer(reply, Err(error)),
+        }
+    }
+
     /// A read for the control plane is done.
     pub(super) fn read_done(
         &mut self,

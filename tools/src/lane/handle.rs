@@ -388,6 +388,26 @@ impl LaneHandle {
         .await
     }
 
+    /// Writes what a plex has in a range, at most [`MAX_SLICE`] bytes, to others, writes to it being held. It is durable
+    /// after [`LaneHandle::quiesce`].
+    pub async fn rewrite(
+        &self,
+        range: ByteRange,
+        from: PlexId,
+        to: Vec<PlexId>,
+    ) -> Result<(), LaneError> {
+        if range.is_empty() || range.len() > MAX_SLICE as u64 {
+            return Err(IoError::new(IoErrorKind::Invalid).into());
+        }
+        let written = self.ask(|reply| LaneCommand::Rewrite {
+            range,
+            from,
+            to,
+            reply,
+        });
+        written.await.map(drop)
+    }
+
     /// Reads a range.
     pub async fn read(&self, range: ByteRange) -> Result<Vec<u8>, LaneError> {
         let mut bytes = Vec::new();

@@ -208,6 +208,7 @@ impl Lane {
             bounce: bounces,
             bounce_bytes: bounce_bytes as u64,
             clean: spec.clean,
+            max_read_errors: spec.max_read_errors,
             ..EngineConfig::default()
         };
         let engine = Engine::new(spec.layout.clone(), config, logs)?;

@@ -176,6 +176,13 @@ pub enum Note {
         /// Where on the volume.
         range: ByteRange,
     },
+    /// A plex is out of service: too many of its reads failed.
+    PlexRetired {
+        /// The plex.
+        plex: PlexId,
+        /// How many, lately.
+        errors: u32,
+    },
     /// A plex is in step again; its state has been committed.
     PlexSynced {
         /// The plex.

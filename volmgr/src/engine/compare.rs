@@ -5,6 +5,9 @@ use super::mapping::segments;
 use super::*;
 use blockio::{Flags, Payload, Ticket};
 
+/// A part that cannot be read is rewritten where it is no longer than this.
+const MEND_BYTES: u64 = 4096;
+
 #[derive(Debug)]
 pub(super) struct Compare {
     ticket: Ticket,
@@ -17,8 +20,9 @@ pub(super) struct Compare {
 
 impl Engine {
     /// Reads the request's range from each of these plexes. Its payload has room for all of them:
-    /// what the n-th has goes to `n * range.len()` of it. Nothing is read from another plex instead
-    /// and nothing is repaired; where one cannot be read, or is not active, the request fails.
+    /// what the n-th has goes to `n * range.len()` of it. Nothing is read from another plex instead:
+    /// where one cannot be read, or is not active, the request fails. What cannot be read is rewritten from another plex
+    /// where it is no more than a few sectors: in more there may be some that only this plex has right.
     pub fn read_plexes(&mut self, request: Request, plexes: Vec<PlexId>, out: Out<'_>) {
         let (ticket, range) = (request.ticket, request.range);
         let known = |id: &PlexId| self.plex(*id).is_some();
@@ -65,6 +69,7 @@ impl Engine {
                 let tag = Tag::Compare {
                     compare: key,
                     plex: *id,
+                    range: part,
                 };
                 out.push(Action::Disk(DiskIo {
                     io: IoId(tags.insert(tag)),
@@ -91,6 +96,7 @@ impl Engine {
         &mut self,
         key: Key,
         plex: PlexId,
+        range: ByteRange,
         result: Result<(), IoError>,
         out: Out<'_>,
     ) {
@@ -98,6 +104,12 @@ impl Engine {
             p.reads = p.reads.saturating_sub(1);
         }
         let result = plex::read_result(self.plex(plex), result);
+        if let Err(error) = result
+            && range.len() <= MEND_BYTES
+        {
+            self.read_error(plex, range, error, out);
+            self.queue_repair(plex, range);
+        }
         if let Some(Holder::Compare(compare)) = self.holders.get_mut(key) {
             compare.pending -= 1;
             compare.error = compare.error.or(result.err());

@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub max_live_bytes: u64,
     /// Milliseconds that a request waits at most for what an online restore has not brought.
     pub restore_wait_ms: u64,
+    /// A plex with so many failed reads within about an hour is taken out of service, where another one has none; 0: never.
+    pub max_read_errors: u32,
     /// Milliseconds between two attempts to clear the dirty-region log.
     pub clear_interval_ms: u64,
     /// All plexes are known to be equal whatever the dirty-region log says (a volume that was just
@@ -50,6 +52,7 @@ impl Default for EngineConfig {
             bulk_bytes: 4 << 20,
             max_live_bytes: 64 << 20,
             restore_wait_ms: 30_000,
+            max_read_errors: 64,
             clear_interval_ms: 2000,
             clean: false,
         }
@@ -159,6 +162,7 @@ fn new_plex(layout: &PlexLayout, track: Track) -> Plex {
         busy: Vec::new(),
         epoch: 0,
         activating: false,
+        media: Media::default(),
     }
 }
 

@@ -201,15 +201,7 @@ impl Engine {
         };
         copy.pending -= 1;
         if let Err(error) = result {
-            let op = DiskOp::Read;
-            if self.plex(plex).is_some_and(Plex::is_active) {
-                out.push(Action::Note(Note::PlexError {
-                    plex,
-                    op,
-                    range,
-                    error,
-                }));
-            }
+            self.read_error(plex, range, error, out);
             if let Some(halves) = self.halves(range) {
                 for half in halves {
                     self.copy_read(key, half, tried & !bit(plex), out);
@@ -302,6 +294,7 @@ impl Engine {
         if let Err(error) = result {
             let op = DiskOp::Write;
             let absorbed = self.plex_error(plex, op, range, error, out);
+            self.torn(plex, range);
             if let Some(copy) = self.copy(key) {
                 copy.failed |= !absorbed || copy.kind != CopyKind::Recover;
             }
@@ -337,6 +330,9 @@ impl Engine {
             CopyKind::Repair(plex) => {
                 if good && wanted {
                     self.stats.repairs += 1;
+                    if let Some(plex) = self.plex_mut(plex) {
+                        plex.media.repairs += 1;
+                    }
                     out.push(Action::Note(Note::ReadRepaired { plex, range }));
                 }
             }

@@ -12,6 +12,8 @@
 //! | `write` | order, log, fan-out, acknowledgement |
 //! | `read`, `flush` | the other requests |
 //! | `compare` | the same range of several plexes |
+//! | `rewrite` | plexes made equal to one that is believed |
+//! | `media` | plexes whose disks fail reads |
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
@@ -34,11 +36,13 @@ mod inspect;
 mod layout;
 mod logstore;
 mod mapping;
+mod media;
 mod order;
 mod plex;
 mod point;
 mod read;
 mod restore;
+mod rewrite;
 mod slab;
 mod track;
 mod whole;
@@ -47,6 +51,8 @@ mod write;
 pub use api::*;
 pub use config::{EngineConfig, EngineError, Stats};
 pub use layout::*;
+pub(crate) use mapping::segments;
+pub use media::Media;
 
 use crate::model::PlexState;
 use blockio::{ByteRange, IoError, IoErrorKind, Op, Origin, PayloadId, Request};
@@ -61,6 +67,7 @@ use plex::Plex;
 use read::Read;
 use regionmap::RegionMap;
 use restore::Restore;
+use rewrite::Rewrite;
 use slab::{Key, Slab};
 use std::collections::{BTreeMap, VecDeque};
 use write::Write;
@@ -89,6 +96,16 @@ enum Tag {
     Compare {
         compare: Key,
         plex: PlexId,
+        range: ByteRange,
+    },
+    RewriteRead {
+        rewrite: Key,
+        plex: PlexId,
+    },
+    RewriteWrite {
+        rewrite: Key,
+        plex: PlexId,
+        range: ByteRange,
     },
     CycleFlush {
         disk: DiskId,
@@ -142,6 +159,7 @@ enum Holder {
     Write(Write),
     Copy(Copy),
     Compare(Compare),
+    Rewrite(Rewrite),
 }
 
 /// The engine of one volume.
@@ -270,7 +288,19 @@ impl Engine {
             }
             Tag::Write { write, plex, range } => self.write_done(write, plex, range, result, out),
             Tag::Flush { flush, disk } => self.flush_done(flush, disk, result, out),
-            Tag::Compare { compare, plex } => self.compare_done(compare, plex, result, out),
+            Tag::Compare {
+                compare,
+                plex,
+                range,
+            } => self.compare_done(compare, plex, range, result, out),
+            Tag::RewriteRead { rewrite, plex } => {
+                self.rewrite_read_done(rewrite, plex, result, out);
+            }
+            Tag::RewriteWrite {
+                rewrite,
+                plex,
+                range,
+            } => self.rewrite_write_done(rewrite, plex, range, result, out),
             Tag::CycleFlush { disk } => self.cycle_flush_done(disk, result, out),
             Tag::CopyRead {
                 copy,
@@ -403,6 +433,7 @@ impl Engine {
                 Some(Holder::Write(_)) => self.write_ready(key, out),
                 Some(Holder::Copy(_)) => self.copy_ready(key, out),
                 Some(Holder::Compare(_)) => self.compare_ready(key, out),
+                Some(Holder::Rewrite(_)) => self.rewrite_ready(key, out),
                 None => debug_assert!(false, "a range was granted to nobody"),
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct Plex {
     pub epoch: u32,
     /// `active` is on the way to the metadata.
     pub activating: bool,
+    /// How well its disks read.
+    pub media: Media,
 }
 
 /// Done, but its acknowledgement waits for a commit.
@@ -207,6 +209,7 @@ impl Engine {
         {
             plex.activating = false;
             plex.state = PlexState::Active;
+            plex.media.forgive();
             out.push(Action::Note(Note::PlexSynced { plex: id }));
         }
         if self.gates == 0 {

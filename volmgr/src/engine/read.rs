@@ -161,15 +161,7 @@ impl Engine {
         read.pending -= 1;
         let delegated = read.delegated;
         if let Err(error) = result {
-            let op = DiskOp::Read;
-            if self.plex(plex).is_some_and(Plex::is_active) {
-                out.push(Action::Note(Note::PlexError {
-                    plex,
-                    op,
-                    range,
-                    error,
-                }));
-            }
+            self.read_error(plex, range, error, out);
             if delegated || mutant("read-error-not-retried") {
                 // The payload may have been moved in part; only the issuer knows.
                 if let Some(read) = self.reads.get_mut(key) {
@@ -210,7 +202,7 @@ impl Engine {
     }
 
     /// Another plex has what this one cannot read: it is to be rewritten.
-    fn queue_repair(&mut self, plex: PlexId, range: ByteRange) {
+    pub(super) fn queue_repair(&mut self, plex: PlexId, range: ByteRange) {
         let mut at = range.start();
         while at < range.end() && self.repairs.len() < MAX_REPAIRS {
             let len = self.config.bounce_bytes.max(1).min(range.end() - at);

@@ -216,10 +216,21 @@ impl Engine {
                     && let Some(write) = self.write(key)
                 {
                     write.error = Some(error);
+                    let range = write.range;
+                    // Now, not when the others have answered: one of them might be called active in between.
+                    self.all_but_active_miss(range, out);
                 }
             }
         }
         self.write_progress(key, out);
+    }
+
+    /// A write has failed on the last active plex. Nobody knows what is on the disks now: everyone copies it again.
+    fn all_but_active_miss(&mut self, range: ByteRange, out: Out<'_>) {
+        for plex in self.plexes.iter_mut().filter(|p| !p.is_active()) {
+            plex.track.add(range);
+        }
+        self.set_back(out);
     }
 
     /// All disk operations done? Then the range is free; all else done, too? Then acknowledge.
@@ -241,14 +252,10 @@ impl Engine {
             }
             write.released = true;
             if write.error.is_some() {
-                // Nobody knows what is on the disks now: everyone copies it again.
-                for plex in self.plexes.iter_mut().filter(|p| !p.is_active()) {
-                    plex.track.add(range);
-                }
+                self.all_but_active_miss(range, out);
                 self.doubt_feeds(range, out);
                 // Where a feed alone writes, it was a write of its order.
                 self.whole &= !self.fed;
-                self.set_back(out);
             } else {
                 let brings = std::mem::take(&mut write.brings);
                 self.restore_arrived(&brings);
@@ -340,7 +347,7 @@ impl Engine {
     pub(super) fn ranges_written(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.holders.iter().filter_map(|h| match h {
             Holder::Write(write) => Some(write.range),
-            Holder::Copy(_) | Holder::Compare(_) => None,
+            Holder::Copy(_) | Holder::Compare(_) | Holder::Rewrite(_) => None,
         })
     }
 }

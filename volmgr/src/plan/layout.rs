@@ -134,9 +134,9 @@ fn point_map(point: &Point) -> Option<FeedLayout> {
     })
 }
 
-struct Resolve<'a, F> {
-    group: &'a Group,
-    disk_ids: &'a F,
+pub(super) struct Resolve<'a, F> {
+    pub group: &'a Group,
+    pub disk_ids: &'a F,
 }
 
 impl<F: Fn(Uuid) -> Option<DiskId>> Resolve<'_, F> {
@@ -146,7 +146,7 @@ impl<F: Fn(Uuid) -> Option<DiskId>> Resolve<'_, F> {
         listed.is_some_and(|p| p.missing_since.is_none()) && (self.disk_ids)(pv).is_some()
     }
 
-    fn range(&self, pv: Uuid, extent: u64, extents: u64) -> Result<DiskRange, LayoutError> {
+    pub fn range(&self, pv: Uuid, extent: u64, extents: u64) -> Result<DiskRange, LayoutError> {
         let size = self.group.extent_size;
         let bytes = |pv: &crate::model::Pv| {
             let start = extent.checked_mul(size)?.checked_add(pv.data_start)?;
@@ -160,7 +160,7 @@ impl<F: Fn(Uuid) -> Option<DiskId>> Resolve<'_, F> {
         }
     }
 
-    fn map(&self, plex: &Plex) -> Result<Vec<Piece>, LayoutError> {
+    pub fn map(&self, plex: &Plex) -> Result<Vec<Piece>, LayoutError> {
         let range = |s: &Subdisk| self.range(s.pv, s.pv_extent, s.extents);
         match plex.layout {
             Layout::Concat => {

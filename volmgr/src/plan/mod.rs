@@ -44,6 +44,7 @@ mod feed;
 mod group;
 mod handover;
 mod layout;
+mod places;
 mod plex;
 mod resize;
 mod space;
@@ -60,6 +61,7 @@ pub use handover::{
     receive, split_group,
 };
 pub use layout::{LayoutError, layout};
+pub use places::{Place, places};
 pub use plex::{attach_plex, begin_move, detach_plex, finish_move, set_log_valid, set_plex_state};
 pub use resize::{Extension, extend_volume, largest_extension, reduce_volume};
 pub use space::Space;

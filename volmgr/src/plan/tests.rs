@@ -6,6 +6,7 @@ use crate::label::{AREA_MAX, EXTENT_DEFAULT, Geometry, Label};
 use crate::model::{Direction, Feed, FeedIntent, FeedMode, Layout, check, check_change};
 use proptest::prelude::*;
 
+mod places;
 mod plexes;
 mod spares;
 mod tags;

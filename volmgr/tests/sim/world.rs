@@ -39,6 +39,10 @@ enum Job {
 }
 
 enum Asked {
+    /// Plexes made equal to one of them.
+    Rewrite {
+        payload: PayloadId,
+    },
     Read {
         range: ByteRange,
         at: u64,
@@ -118,6 +122,8 @@ pub struct World {
     pub points: u32,
     pub synced: u32,
     pub repaired: u32,
+    pub rewritten: u32,
+    pub retired: u32,
     pub inline: u64,
 }
 
@@ -217,6 +223,8 @@ impl World {
             points: 0,
             synced: 0,
             repaired: 0,
+            rewritten: 0,
+            retired: 0,
             inline: 0,
         };
         for i in 0..count {
@@ -296,6 +304,7 @@ impl World {
             bulk_bytes: 3 * REGION,
             max_live_bytes: 12 * REGION,
             restore_wait_ms: 1000,
+            max_read_errors: 2,
             clear_interval_ms: 50,
             clean: false,
         };
@@ -383,6 +392,10 @@ impl World {
             Action::Note(Note::FeedBehind { feed }) => self.sink(feed).behind = true,
             Action::Note(Note::PlexSynced { .. }) => self.synced += 1,
             Action::Note(Note::ReadRepaired { .. }) => self.repaired += 1,
+            Action::Note(Note::PlexRetired { plex, errors }) => {
+                self.trace(|| format!("{plex:?} is retired after {errors} errors"));
+                self.retired += 1;
+            }
             Action::Note(Note::PlexError { .. } | Note::LogCopyFailed { .. }) => {}
             Action::Note(note @ (Note::FeedFetch { .. } | Note::FeedRestored { .. })) => {
                 panic!("{note:?} without a restore")
@@ -434,6 +447,10 @@ impl World {
                 if good && exact {
                     self.check_acknowledged(token, now);
                 }
+            }
+            Asked::Rewrite { payload } => {
+                self.payloads.remove(&payload.0);
+                self.rewritten += u32::from(result.is_ok());
             }
             Asked::Flush { at } => {
                 if result.is_ok() {

@@ -159,3 +159,38 @@ fn a_plex_is_in_step_when_its_log_is() {
     let (_, plex, state) = commit(&mut lane);
     assert_eq!((plex, state), (PlexId(1), PlexState::Active));
 }
+
+/// While a write that has failed on the last active plex is still under way on one that is being filled, that one
+/// would become active with other content, and nobody would copy it again.
+#[test]
+fn a_write_that_failed_keeps_a_plex_from_becoming_active() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let stale = disk_given_up(PlexState::Stale);
+    lane.engine.reconfigure(stale, &mut lane.out).unwrap();
+    let (io, plex, _) = commit(&mut lane);
+    lane.good(io);
+    // It misses one region.
+    let before = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    for op in [DiskOp::Write, DiskOp::Read, DiskOp::Write] {
+        for io in lane.disk(op) {
+            lane.good(io.io);
+        }
+    }
+    assert_eq!(lane.result(before), Some(Ok(())));
+    let (active, ..) = commit(&mut lane);
+    let write = lane.ask(Op::Write, 0, 512);
+    lane.logged();
+    let writes = lane.disk(DiskOp::Write);
+    assert_eq!(writes.len(), 2);
+    lane.answer(writes[0].io, medium());
+    lane.good(active);
+    assert_eq!(lane.engine.plex_state(plex), Some(PlexState::Stale));
+    let (back, _, state) = commit(&mut lane);
+    assert_eq!(state, PlexState::Stale);
+    lane.good(writes[1].io);
+    lane.good(back);
+    assert_eq!(lane.result(write), Some(medium()));
+    assert_eq!(lane.engine.plex_dirty_bytes(plex), UNIT);
+    finish(lane);
+}

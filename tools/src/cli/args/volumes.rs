@@ -3,10 +3,10 @@
 use super::groups::YesNo;
 use super::parse::{VgOrLv, absolute_all, lv_name, name, tag, vg_or_lv};
 use super::{Ask, Work};
-use crate::api::{Command, Failure, LvChange, LvName, ReportKind, SizeSpec};
+use crate::api::{Believe, Command, Failure, LvChange, LvName, PlexVerify, ReportKind, SizeSpec};
 use crate::cli::failure::usage;
 use crate::cli::report::ReportArgs;
-use crate::cli::size::{parse_extents, parse_kib, parse_spec};
+use crate::cli::size::{parse_extents, parse_kib, parse_rate, parse_spec};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -507,7 +507,15 @@ impl PlexsArgs {
 
 pub const PLEXSYNC: &str = "EXAMPLES:
   volmgr plexsync vg0/web
-  volmgr plexsync --verify vg0/web      read and compare all plexes";
+  volmgr plexsync --verify vg0/web      read and compare all plexes
+  volmgr plexsync --verify --repair vg0/web
+                                        the same, and make them equal where more than half agree
+  volmgr plexsync --verify --repair --believe plex1 vg0/web
+  volmgr plexsync --verify --repair --peer backup vg0/web
+
+Where plexes differ, --verify says at which byte of the volume, who agrees with whom, and on which subdisk and disk it
+lies. Nothing is changed without --repair, and then only where somebody's word decides: more than half of the active
+plexes, or the plex or the peer that is named. From a peer comes the word only: one of the plexes has to have the same.";
 
 /// `plexsync`
 #[derive(Debug, Args)]
@@ -515,6 +523,23 @@ pub struct PlexsyncArgs {
     /// Read all plexes and compare them
     #[arg(long)]
     verify: bool,
+    /// Make plexes equal where they differ and it is known which is right: more than half agree
+    #[arg(long, requires = "verify")]
+    repair: bool,
+    /// What this plex has is right, whatever the others have
+    #[arg(
+        long,
+        requires = "repair",
+        value_name = "PLEX",
+        conflicts_with = "peer"
+    )]
+    believe: Option<String>,
+    /// What the feed's copy at this peer has is right, where a plex has the same
+    #[arg(long, requires = "repair", value_name = "PEER")]
+    peer: Option<String>,
+    /// How much of the volume is compared per second; plain number: MiB
+    #[arg(long, requires = "verify", value_name = "R", value_parser = parse_rate)]
+    rate: Option<u64>,
     /// The volume
     #[arg(value_parser = lv_name, value_name = "VG/LV")]
     lv: LvName,
@@ -522,9 +547,17 @@ pub struct PlexsyncArgs {
 
 impl PlexsyncArgs {
     pub fn work(self) -> Result<Work, Failure> {
+        let word = match (self.believe, self.peer) {
+            (Some(plex), _) => Believe::Plex(plex),
+            (None, Some(peer)) => Believe::Peer(peer),
+            (None, None) => Believe::Majority,
+        };
         Ok(Work::Ask(Ask::one(Command::Plexsync {
             lv: self.lv,
-            verify: self.verify,
+            verify: self.verify.then_some(PlexVerify {
+                repair: self.repair.then_some(word),
+                rate: self.rate.unwrap_or(0),
+            }),
         })))
     }
 }

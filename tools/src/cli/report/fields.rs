@@ -297,6 +297,18 @@ static PLEX: Table = Table {
         ),
         extra("plex_uuid", "Plex UUID", Text, "Identity."),
         extra(
+            "plex_read_errors",
+            "ReadErrs",
+            Number,
+            "Reads of its disks that failed lately (halved every hour); too many retire it.",
+        ),
+        extra(
+            "plex_read_repairs",
+            "Repairs",
+            Number,
+            "Ranges that it could not read and that were rewritten from another plex, since activation.",
+        ),
+        extra(
             "plex_replaces",
             "Replaces",
             Text,

@@ -111,6 +111,15 @@ fn tell(node: &Node, name: &LvName, note: &Note) {
             &object,
             &format!("plex{}: {op:?} of {range:?} failed: {error}", plex.0),
         ),
+        Note::PlexRetired { plex, errors } => node.event(
+            "plex-retired",
+            &object,
+            &format!(
+                "plex{} is out of service: {errors} of its reads failed lately (replace its disk, then plexdetach and \
+                 plexattach; plexsync takes it back as it is)",
+                plex.0
+            ),
+        ),
         Note::ReadRepaired { plex, range } => node.event(
             "read-repaired",
             &object,

@@ -39,6 +39,7 @@ use super::verbs::Ctx;
 use super::{BoxFuture, FeedService, StartError};
 use crate::api::{Command, Failure, FeedSample, LvName, ReportKind, Row};
 use crate::lane::{FeedLag, LaneHandle};
+use blockio::ByteRange;
 use entry::FeedEntry;
 use feedplex::session::{Event, FeedState};
 use feedplex::transport::ktls::KernelTls;
@@ -382,6 +383,24 @@ impl FeedService for Feeds {
 
     fn samples(&self, lv: &LvName, lags: &[(FeedId, FeedLag)]) -> Vec<FeedSample> {
         sample::samples(self, lv, lags)
+    }
+
+    fn arrived<'a>(
+        &'a self,
+        lv: &'a LvName,
+        peer: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(verify::arrived(self, lv, peer))
+    }
+
+    fn hashes<'a>(
+        &'a self,
+        lv: &'a LvName,
+        peer: &'a str,
+        range: ByteRange,
+        block: u64,
+    ) -> BoxFuture<'a, Result<Vec<[u8; 32]>, Failure>> {
+        Box::pin(verify::hashes(self, lv, peer, range, block))
     }
 
     fn peer_state(&self, peer: &str) -> String {

@@ -69,6 +69,8 @@ pub struct PeerLink {
 struct Bound {
     entry: Arc<FeedEntry>,
     lane: LaneHandle,
+    /// The record says since this session that the feed may write at any moment.
+    accepted: bool,
     _exclusive: tokio::sync::OwnedMutexGuard<()>,
 }
 
@@ -167,6 +169,7 @@ impl Driver {
             source: false,
         }));
         self.bound = Some(Bound {
+            accepted: false,
             entry,
             lane,
             _exclusive: exclusive,
@@ -397,7 +400,7 @@ impl Driver {
     }
 
     async fn commit(&mut self, id: CommitId, change: RecordChange) -> Event {
-        let Some(bound) = &self.bound else {
+        let Some(bound) = &mut self.bound else {
             return Event::CommitFailed(id, "no feed".into());
         };
         let role = self.session.role();
@@ -405,6 +408,7 @@ impl Driver {
         let result = local::commit(&self.feeds, &bound.entry, &bound.lane, &change, peer).await;
         match result {
             Ok(()) => {
+                bound.accepted |= matches!(change, RecordChange::Session { .. });
                 if let RecordChange::Session { .. } | RecordChange::Swapped { .. } = change {
                     // From here on the volume's role says who may write.
                     self.frozen.clear();
@@ -528,15 +532,17 @@ impl Driver {
             self.feeds.registry.forget(session);
         }
         self.writer.close().await;
-        match std::mem::replace(&mut self.streams, Streams::None) {
-            Streams::None => {}
-            Streams::Source(source) => end_threads(source.threads).await,
-            Streams::Sink(sink) => {
-                let whole = sink.end().await;
-                if let Some(bound) = self.bound.as_ref().filter(|_| whole) {
-                    self.feeds.settle(&bound.entry, &bound.lane).await;
-                }
+        let whole = match std::mem::replace(&mut self.streams, Streams::None) {
+            // Nothing has flowed.
+            Streams::None => true,
+            Streams::Source(source) => {
+                end_threads(source.threads).await;
+                false
             }
+            Streams::Sink(sink) => sink.end().await,
+        };
+        if let Some(bound) = self.bound.as_ref().filter(|b| whole && b.accepted) {
+            self.feeds.settle(&bound.entry, &bound.lane).await;
         }
         if let Some(bound) = self.bound.take() {
             bound.entry.set_running(None);

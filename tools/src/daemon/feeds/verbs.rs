@@ -10,6 +10,7 @@ pub use swap::swap_point;
 
 use super::Feeds;
 use super::entry::FeedEntry;
+use super::rows::state_name;
 use crate::api::{Command, Failure, LvName};
 use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
 use feedplex::session::FeedState;
@@ -54,6 +55,32 @@ pub async fn run(feeds: &Feeds, ctx: &Ctx, command: &Command) -> Result<(), Fail
             rate,
         } => super::verify::feedverify(feeds, ctx, lv, peer, *repair, *rate).await,
         _ => Err(wrong("request", "cannot begin", "not a feed verb", "")),
+    }
+}
+
+/// For what takes a live feed. One that is behind, or copies what it missed, will be live by itself: that is waited for.
+/// False where nobody waits for the answer any more.
+pub(in crate::daemon::feeds) async fn live(
+    ctx: &Ctx,
+    entry: &FeedEntry,
+    lv: &LvName,
+    what: &str,
+) -> Result<bool, Failure> {
+    let refuse = |state| {
+        let text = format!("the feed is {}, not live", state_name(state));
+        fail(lv, what, text, "feedwait first")
+    };
+    let live = entry.wait_for(|status| match status.state {
+        FeedState::Live => Some(Ok(())),
+        FeedState::Behind | FeedState::Resync => None,
+        state => Some(Err(refuse(state))),
+    });
+    tokio::select! {
+        result = tokio::time::timeout(END_TIMEOUT, live) => match result {
+            Ok(result) => result.map(|()| true),
+            Err(_) => Err(refuse(entry.status().state)),
+        },
+        () = ctx.out.client_gone() => Ok(false),
     }
 }
 

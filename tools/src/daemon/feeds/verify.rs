@@ -7,7 +7,7 @@
 use super::Feeds;
 use super::entry::FeedEntry;
 use crate::api::{Failure, LvName, Progress};
-use crate::daemon::verbs::{Ctx, fail};
+use crate::daemon::verbs::{Ctx, fail, find_volume, places};
 use crate::lane::{LaneError, LaneHandle};
 use blockio::{ByteRange, IoError, IoErrorKind};
 use feedplex::session::{Event, FeedState};
@@ -35,6 +35,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A block that differs is looked at again so often before it is left alone as too busy.
 const LOOKS: u32 = 20;
 
+/// Most ranges that are told.
+const RANGES_MAX: usize = 100;
+
 /// Between two looks at the source, which knows what is on its way.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -55,6 +58,7 @@ pub async fn answer(lane: &LaneHandle, request: &HashRequest) -> Result<HashRepl
 }
 
 type Hash = [u8; 32];
+type Reply = tokio::sync::oneshot::Receiver<HashReply>;
 
 async fn hash(lane: &LaneHandle, range: ByteRange, block: u64) -> Result<Vec<Hash>, LaneError> {
     let mut hashes = Vec::new();
@@ -131,16 +135,17 @@ pub async fn feedverify(
 ) -> Result<(), Failure> {
     let what = "cannot verify";
     let entry = super::verbs::find(feeds, lv, peer, what)?;
+    let late = matches!(entry.status().state, FeedState::Behind | FeedState::Resync);
+    if late && !super::verbs::live(ctx, &entry, lv, what).await? {
+        return Ok(());
+    }
     let (object, lane) = ready(feeds, &entry, lv)?;
     if ctx.would(&format!("compare {lv} with its copy at {peer}")) {
         return Ok(());
     }
     let compare = Compare {
-        feeds,
-        entry: &entry,
-        lane: &lane,
-        object: &object,
         rate: rate.unwrap_or(0),
+        ..Compare::new(feeds, &entry, &lane, &object)
     };
     let found = compare.whole(|progress| ctx.out.progress(progress)).await?;
     let text = found.words(lane.limits().size);
@@ -150,9 +155,19 @@ pub async fn feedverify(
             .message(format!("{lv} and its copy at {peer} are {text}."));
         return Ok(());
     }
-    for range in found.differing.iter().take(100) {
+    let (view, volume) = find_volume(&feeds.node, lv, what)?;
+    for range in found.differing.iter().take(RANGES_MAX) {
         ctx.out
             .message(format!("differs: {}+{} bytes", range.start(), range.len()));
+        for plex in &volume.plexes {
+            for line in places::lines(&view, plex, *range) {
+                ctx.out.message(line);
+            }
+        }
+    }
+    let hidden = found.differing.len().saturating_sub(RANGES_MAX);
+    if hidden > 0 {
+        ctx.out.message(format!("{hidden} more range(s) differ"));
     }
     if !repair {
         return Err(fail(
@@ -167,15 +182,34 @@ pub async fn feedverify(
     Ok(())
 }
 
+/// Does what was on its way count as arrived? See [`crate::daemon::feed_hook::FeedService::arrived`].
+pub async fn arrived(feeds: &Feeds, lv: &LvName, peer: &str) -> Result<bool, Failure> {
+    let entry = super::verbs::find(feeds, lv, peer, "cannot verify")?;
+    let (object, lane) = ready(feeds, &entry, lv)?;
+    Compare::new(feeds, &entry, &lane, &object).arrived().await
+}
+
+/// What the peer has; see [`crate::daemon::feed_hook::FeedService::hashes`].
+pub async fn hashes(
+    feeds: &Feeds,
+    lv: &LvName,
+    peer: &str,
+    range: ByteRange,
+    block: u64,
+) -> Result<Vec<Hash>, Failure> {
+    let entry = super::verbs::find(feeds, lv, peer, "cannot verify")?;
+    let (object, lane) = ready(feeds, &entry, lv)?;
+    let compare = Compare::new(feeds, &entry, &lane, &object);
+    let reply = compare.ask(range, block)?;
+    compare.answered(reply, range, block).await
+}
+
 /// A comparison that nobody waits for.
 pub async fn scheduled(feeds: &Feeds, entry: &Arc<FeedEntry>, rate: u64) -> Result<(), Failure> {
     let (object, lane) = ready(feeds, entry, &entry.lv())?;
     let compare = Compare {
-        feeds,
-        entry,
-        lane: &lane,
-        object: &object,
         rate,
+        ..Compare::new(feeds, entry, &lane, &object)
     };
     let found = compare.whole(|_| ()).await?;
     let text = found.words(lane.limits().size);
@@ -261,7 +295,23 @@ struct Compare<'a> {
     rate: u64,
 }
 
-impl Compare<'_> {
+impl<'a> Compare<'a> {
+    /// Without a limit of its rate.
+    fn new(
+        feeds: &'a Feeds,
+        entry: &'a Arc<FeedEntry>,
+        lane: &'a LaneHandle,
+        object: &'a str,
+    ) -> Self {
+        Self {
+            feeds,
+            entry,
+            lane,
+            object,
+            rate: 0,
+        }
+    }
+
     async fn whole(&self, progress: impl Fn(Progress)) -> Result<Found, Failure> {
         let size = self.lane.limits().size;
         let began = Instant::now();
@@ -363,9 +413,12 @@ impl Compare<'_> {
         Ok(lag.is_some_and(|(_, lag)| lag.lag < began.elapsed() && lag.dirty == 0))
     }
 
-    /// Blocks of a range that differ now.
-    async fn look(&self, range: ByteRange, block: u64) -> Result<Vec<Suspect>, Failure> {
-        let lost = |why: String| fail(self.object, "cannot verify", why, "feedwait, then again");
+    fn lost(&self, why: String) -> Failure {
+        fail(self.object, "cannot verify", why, "feedwait, then again")
+    }
+
+    /// Asks for the hashes of a range at the peer.
+    fn ask(&self, range: ByteRange, block: u64) -> Result<Reply, Failure> {
         let (request, reply) = self.entry.expect_hashes();
         let asked = self
             .entry
@@ -375,22 +428,38 @@ impl Compare<'_> {
                 length: range.len(),
                 block: u32::try_from(block).unwrap_or(u32::MAX),
             })));
-        if !asked {
-            return Err(lost("the feed is not connected".into()));
+        match asked {
+            true => Ok(reply),
+            false => Err(self.lost("the feed is not connected".into())),
         }
-        let ours = hash(self.lane, range, block)
-            .await
-            .map_err(|error| lost(error.to_string()))?;
+    }
+
+    /// The peer's answer: so many hashes as there are blocks in the range.
+    async fn answered(
+        &self,
+        reply: Reply,
+        range: ByteRange,
+        block: u64,
+    ) -> Result<Vec<Hash>, Failure> {
         let theirs = match tokio::time::timeout(ANSWER_TIMEOUT, reply).await {
             Ok(Ok(reply)) => reply.hashes,
-            Ok(Err(_)) => return Err(lost("the feed was cut".into())),
-            Err(_) => return Err(lost("the peer does not answer".into())),
+            Ok(Err(_)) => return Err(self.lost("the feed was cut".into())),
+            Err(_) => return Err(self.lost("the peer does not answer".into())),
         };
-        if theirs.len() != ours.len() {
-            return Err(lost(
-                "the peer answered with another number of hashes".into(),
-            ));
+        if theirs.len() as u64 != range.len().div_ceil(block) {
+            return Err(self.lost("the peer answered with another number of hashes".into()));
         }
+        Ok(theirs)
+    }
+
+    /// Blocks of a range that differ now.
+    async fn look(&self, range: ByteRange, block: u64) -> Result<Vec<Suspect>, Failure> {
+        // Both sides read at the same time.
+        let reply = self.ask(range, block)?;
+        let ours = hash(self.lane, range, block)
+            .await
+            .map_err(|error| self.lost(error.to_string()))?;
+        let theirs = self.answered(reply, range, block).await?;
         let starts = std::iter::successors(Some(range.start()), |at| at.checked_add(block));
         Ok(starts
             .zip(ours.into_iter().zip(theirs))

@@ -224,6 +224,18 @@ fn plexes(sample: &Sample, text: &mut Text) {
         "Bytes that the plex misses.",
     );
     each(&mut |labels, plex| family.line(labels, plex.dirty));
+    let mut family = text.family(
+        "volmgr_plex_recent_read_errors",
+        Kind::Gauge,
+        "Reads of the plex that failed lately: halved every hour. From [plexes] max_read_errors on it is retired.",
+    );
+    each(&mut |labels, plex| family.line(labels, plex.read_errors));
+    let mut family = text.family(
+        "volmgr_plex_read_repairs_total",
+        Kind::Counter,
+        "Ranges of the plex that could not be read and were rewritten from another one, since the volume was activated.",
+    );
+    each(&mut |labels, plex| family.line(labels, plex.read_repairs));
     four(text, "volmgr_plex", "plex", &|write| {
         each(&mut |labels, plex| by_op(labels, &plex.meter, write));
     });

@@ -9,8 +9,10 @@ mod lv;
 mod lv_change;
 mod node;
 mod peer;
+pub mod places;
 mod plex;
 mod plex_sync;
+mod plex_verify;
 mod pv;
 pub mod pvmove;
 mod report;
@@ -339,7 +341,7 @@ pub async fn dispatch(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             pvmove::pvmove(ctx, asked).await
         }
         Command::Vgcfglist { vg } => vg_move::vgcfglist(ctx, vg).await,
-        Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, *verify).await,
+        Command::Plexsync { lv, verify } => plex_sync::plexsync(ctx, lv, verify.as_ref()).await,
         Command::Feedattach { .. }
         | Command::Feedwait { .. }
         | Command::Feedpause { .. }

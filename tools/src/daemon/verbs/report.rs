@@ -9,6 +9,7 @@ use crate::daemon::rows::{row, text};
 use crate::daemon::sample;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use volmgr::engine::Media;
 use volmgr::model::{Group, Layout, Plex, PlexState, Volume};
 
 /// One listing.
@@ -67,8 +68,10 @@ pub(super) async fn rows(
         ReportKind::Plex => {
             for (view, volume) in volumes(&views, lv) {
                 let dirty = node.active.plex_dirty(volume).await;
+                let media = node.active.plex_media(volume).await;
                 for plex in &volume.plexes {
-                    rows.push(plex_row(view, volume, plex, &dirty));
+                    let media = media.get(&plex.number);
+                    rows.push(plex_row(view, volume, plex, &dirty, media));
                 }
             }
         }
@@ -239,8 +242,15 @@ pub fn health(view: &GroupView, volume: &Volume) -> &'static str {
     }
 }
 
-fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32, u64>) -> Row {
+fn plex_row(
+    view: &GroupView,
+    volume: &Volume,
+    plex: &Plex,
+    dirty: &BTreeMap<u32, u64>,
+    media: Option<&Media>,
+) -> Row {
     let group = &view.group;
+    let count = |of: fn(&Media) -> u64| media.map_or(Value::Empty, |m| Value::Number(of(m)));
     row([
         ("plex_name", text(format!("plex{}", plex.number))),
         ("lv_name", text(&volume.name)),
@@ -254,6 +264,8 @@ fn plex_row(view: &GroupView, volume: &Volume, plex: &Plex, dirty: &BTreeMap<u32
         ),
         ("devices", text(devices(view, plex).join(","))),
         ("plex_uuid", text(plex.uuid.to_string())),
+        ("plex_read_errors", count(|m| m.read_errors.into())),
+        ("plex_read_repairs", count(|m| m.repairs)),
         ("plex_segments", text(segments(view, plex).join(","))),
         ("lv_size", Value::Size(group.bytes_of(volume))),
         (

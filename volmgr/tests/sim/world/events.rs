@@ -59,6 +59,37 @@ impl World {
         self.call(|engine, out| engine.submit(request, out));
     }
 
+    /// Any plex is believed, and others are made equal to it: where nothing is wrong, nothing changes, whatever else
+    /// goes on.
+    pub(super) fn rewrite(&mut self) {
+        let mut all: Vec<PlexId> = self.plexes.iter().map(|p| p.id).collect();
+        if all.len() < 2 {
+            return;
+        }
+        let source = all.remove(self.rng.below(all.len() as u64) as usize);
+        if self.rng.chance(50) {
+            all.truncate(1);
+        }
+        let token = self.next;
+        self.next += 1;
+        let start = self.rng.below(SECTORS as u64);
+        let len = (1 + self.rng.below(20)).min(SECTORS as u64 - start);
+        let payload = PayloadId(token);
+        self.payloads
+            .insert(token, vec![u64::MAX - 3; len as usize]);
+        self.asked.insert(token, Asked::Rewrite { payload });
+        let request = Request {
+            ticket: Ticket::new(token),
+            op: Op::Write,
+            range: ByteRange::new(start * SECTOR, len * SECTOR),
+            flags: Flags::empty(),
+            payload: Some(payload),
+            origin: Origin::Internal,
+        };
+        self.trace(|| format!("rewrite {request:?} from {source:?} to {all:?}"));
+        self.call(|engine, out| engine.rewrite(request, source, all, out));
+    }
+
     /// The connection breaks: some of what was sent has arrived.
     pub(super) fn cut(&mut self, index: usize) {
         let feed = self.sinks[index].id;
@@ -339,6 +370,7 @@ impl World {
                 980..=989 => self.fault(),
                 990..=991 => self.point_event(),
                 992..=995 => self.crash(),
+                996..=999 if self.asked.len() < 14 => self.rewrite(),
                 _ => {}
             }
         }

@@ -165,7 +165,12 @@ pub(super) async fn detach(
         ));
     }
     let status = entry.status();
-    if status.state != FeedState::Live {
+    // One that is behind for a moment catches up by itself, and ends when it has.
+    let ends = matches!(
+        status.state,
+        FeedState::Live | FeedState::Behind | FeedState::Resync
+    );
+    if !ends {
         return Err(fail(
             lv,
             what,

@@ -4,7 +4,7 @@ use super::super::Feeds;
 use super::super::entry::FeedEntry;
 use super::super::record::Ask;
 use super::super::rows::state_name;
-use super::{END_TIMEOUT, find, next_attempt, record_of};
+use super::{END_TIMEOUT, find, live, next_attempt, record_of};
 use crate::api::{Command, Failure, LvName};
 use crate::daemon::active;
 use crate::daemon::verbs::{Ctx, fail, find_volume, wrong};
@@ -226,13 +226,8 @@ async fn swap_attached(
         told(feeds, ctx, entry, lv, object);
         return Ok(());
     }
-    if status.state != FeedState::Live {
-        return Err(fail(
-            lv,
-            what,
-            format!("the feed is {}, not live", state_name(status.state)),
-            "feedwait first",
-        ));
+    if !live(ctx, entry, lv, what).await? {
+        return Ok(());
     }
     if ctx.would(&format!(
         "exchange the roles of {lv} and its copy at {}",
