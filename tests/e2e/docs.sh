@@ -24,6 +24,10 @@ same "README's restore brings back something else"
 v a feedwait vg0/web b --timeout 60
 v a feeddetach vg0/web b --point tuesday
 
+# The recording in docs/session.md is one of the guide as it is now.
+typed_in() { sed -n 's/^    \([ab]# .*\)/\1/p' "$1" | sed -E 's/sha256:[0-9a-f]{64}|FINGERPRINT-OF-[AB]/FINGERPRINT/; s,/dev/sd,/dev/vd,g; s/ 10g / 48m /'; }
+diff <(typed_in "$top/docs/guide.md") <(typed_in "$top/docs/session.md") || die "docs/session.md is not of this guide: run the VM case guide, and keep its session.md"
+
 # Running text.
 cat "$top/README.md" "$top"/docs/{guide,operating,troubleshooting,reliability,states,model,formats,performance}.md >"$work/text"
 grep -oE '`[^`]+`' "$work/text" | tr -d '`' | sort -u >"$work/spans"
