@@ -6,9 +6,9 @@ set -euo pipefail
 . "$top/tests/lib/nodes.sh"
 for p in nbdcopy qemu-io; do command -v $p >/dev/null || skip "$p is not installed"; done
 node_start a; node_start b
-disks a 3 64; disks b 1 64
+disks a 3 64; disks b 2 64
 v a vgcreate -s 1m vga "$work"/a/disk{1,2,3} >/dev/null
-v b vgcreate -s 1m vgb "$work/b/disk1" >/dev/null
+v b vgcreate -s 1m vgb "$work"/b/disk{1,2} >/dev/null
 trust a b plaintext
 head -c 8M /dev/urandom >"$work/data"
 
@@ -35,6 +35,13 @@ equal() { # LV: all plexes, on the disks, and as the content was
     for raw in "$work"/raw-*; do cmp -n $((8 << 20)) "$work/data" "$raw" || die "$1: $raw is not as it was after $2"; done
     v a plexsync --verify "$1" >"$work/out" 2>&1 || die "$1 after $2: $(cat "$work/out")"
 }
+busy() { # LV: a client that writes behind the content, until idle
+    rm -f "$work/enough"
+    while [ ! -e "$work/enough" ]; do
+        qemu-io -f raw -c "write -q -P $((RANDOM % 250)) $((8192 + RANDOM % 4000))k 16k" -c "write -q -P $((RANDOM % 250)) 9m 4k" "$(uri a "$1")" >/dev/null || exit
+    done & busy=$!
+}
+idle() { touch "$work/enough"; wait $busy || true; }
 event() { v a events | grep "$1" >/dev/null || die "no event $1: $(v a events | tail -n 5)"; }
 
 # Three plexes: a block of one, two neighbouring ones of another.
@@ -56,16 +63,14 @@ refused 5 'its plexes differ' plexsync --verify vga/three
 refused 3 'verify' plexsync --repair vga/three
 
 # Mended while a client writes behind the content; nothing else looks different meanwhile.
-while [ ! -e "$work/enough" ]; do
-    qemu-io -f raw -c "write -q -P $((RANDOM % 250)) $((8192 + RANDOM % 4000))k 16k" -c "write -q -P $((RANDOM % 250)) 9m 4k" "$(uri a vga/three)" >/dev/null || exit
-done & busy=$!
+busy vga/three
 v a plexsync --verify --repair vga/three >"$work/out" 2>&1 || die "$(cat "$work/out")"
 says "vga/three: plexes differ at byte $((3 << 20)), 4096 bytes: plex0, plex2 against plex1; made equal to plex0"
 says "vga/three: plexes differ at byte $((5 << 20)), 8192 bytes: plex0 against plex1, plex2; made equal to plex1"
 [ "$(grep -c 'plexes differ at' "$work/out")" = 2 ] || die "a false alarm: $(cat "$work/out")"
 event plexes-repaired
 node_kill a # what was said to be repaired stays so
-touch "$work/enough"; wait $busy || true
+idle
 node_start a
 for _ in $(seq 100); do [ "$(ask a lvs vga/three -o lv_active)" = active ] && break; sleep 0.1; done
 equal vga/three "the majority's repair"
@@ -96,8 +101,21 @@ v a feedattach vga/two b:vgb/two --create >/dev/null
 v a feedwait vga/two b --timeout 60 >/dev/null
 v a plexsync --verify --repair --peer b vga/two >/dev/null
 rot a vga/two plex1 $((2 << 20)) 9000
+busy vga/two
 v a plexsync --verify --repair --peer b vga/two >"$work/out" 2>&1 || die "$(cat "$work/out")"
+[ "$(grep -c 'plexes differ at' "$work/out")" = 1 ] || die "a false alarm: $(cat "$work/out")"
 says "vga/two: plexes differ at byte $((2 << 20)), 12288 bytes: plex0 against plex1; made equal to plex0"
+# The same over there, where the writes come from the feed.
+v b plexattach vgb/two "$work/b/disk2" >/dev/null
+v b plexsync vgb/two >/dev/null
+rot b vgb/two plex0 $((3 << 20)) 5000
+v b plexsync --verify --repair --peer a vgb/two >"$work/out" 2>&1 || die "$(cat "$work/out")"
+says "vgb/two: plexes differ at byte $((3 << 20)), 8192 bytes: plex0 against plex1; made equal to plex1"
+[ "$(grep -c 'plexes differ at' "$work/out")" = 1 ] || die "a false alarm: $(cat "$work/out")"
+idle
+v b plexsync --verify vgb/two >/dev/null
+v a feedwait vga/two b --timeout 60 >/dev/null
+v a feedverify vga/two b >/dev/null || die "the two sides differ"
 equal vga/two "the peer's word"
 rot a vga/two plex0 $((4 << 20)); rot a vga/two plex1 $((4 << 20))
 refused 5 'no plex has what b has' plexsync --verify --repair --peer b vga/two

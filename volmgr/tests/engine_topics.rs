@@ -10,6 +10,8 @@ use volmgr::model::{FeedMode, PlexState};
 mod copies;
 #[path = "topics/disks.rs"]
 mod disks;
+#[path = "topics/hot.rs"]
+mod hot;
 #[path = "topics/media.rs"]
 mod media;
 #[path = "topics/scrub.rs"]

@@ -1,4 +1,4 @@
-# limit: 600
+# limit: 1200
 # needs: dmsetup mkfs.ext4 e2fsck
 # Disks that lie and disks that wear out (dm-flakey): one drops writes without a word under a mounted ext4, which verification finds, and the admin's
 # word mends; one fails reads, which the other plex serves, and is retired when it does so too often. The last good plex stays.

@@ -1,4 +1,4 @@
-# limit: 1500
+# limit: 3600
 # memory: 3072
 # disks: 900 900 1900
 # needs: python3 dmsetup mkfs.ext4 mkfs.xfs xfs_repair

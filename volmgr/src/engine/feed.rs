@@ -52,6 +52,8 @@ pub(super) struct Feed {
     pub bulk: Bag,
     /// Regions on their way into the live stream.
     pub inlining: Vec<ByteRange>,
+    /// Regions that are in it, once for each time.
+    pub inlined: Vec<ByteRange>,
     /// Flushes and marks in flight.
     others: Vec<IoId>,
     heat: HashMap<u64, u8>,
@@ -78,6 +80,7 @@ impl Feed {
             live_bytes: 0,
             bulk: Bag::default(),
             inlining: Vec::new(),
+            inlined: Vec::new(),
             others: Vec::new(),
             heat: HashMap::new(),
             cursor: 0,
@@ -249,39 +252,6 @@ impl Engine {
         waits
     }
 
-    pub(super) fn emit_inline(
-        &mut self,
-        id: FeedId,
-        range: ByteRange,
-        bounce: PayloadId,
-        out: Out<'_>,
-    ) {
-        let Some(feed) = self.feeds.iter_mut().find(|f| f.id == id) else {
-            return self.bounce_free.push(bounce);
-        };
-        let io = IoId(self.tags.insert(Tag::Inline {
-            feed: id,
-            range,
-            bounce,
-        }));
-        feed.inlining.retain(|r| *r != range);
-        feed.track.todo.clear_range(range);
-        feed.live.insert(range, io.0);
-        feed.live_bytes += range.len();
-        self.stats.inline_bytes += range.len();
-        out.push(Action::Feed(FeedIo {
-            io,
-            feed: id,
-            op: Op::Write,
-            range,
-            payload: Some(Payload {
-                id: bounce,
-                skip: 0,
-            }),
-            flags: Flags::empty(),
-        }));
-    }
-
     pub(super) fn live_done(
         &mut self,
         io: IoId,
@@ -330,25 +300,6 @@ impl Engine {
         }
         if let Some(flush) = flush {
             self.sync_flushed(flush, out);
-        }
-    }
-
-    pub(super) fn inline_done(
-        &mut self,
-        io: IoId,
-        id: FeedId,
-        range: ByteRange,
-        bounce: PayloadId,
-        result: Result<(), IoError>,
-        out: Out<'_>,
-    ) {
-        self.bounce_free.push(bounce);
-        let ok = result.is_ok();
-        self.live_done(io, id, range, None, result, out);
-        if let Some(feed) = self.feed_mut(id)
-            && ok
-        {
-            feed.track.settled(range);
         }
     }
 

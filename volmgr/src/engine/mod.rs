@@ -17,6 +17,7 @@
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
+//! | `inline` | hot regions in a feed's live stream |
 //! | `held` | writes that wait for the other side of a feed |
 //! | `point` | what changed since a point in time |
 //! | `restore` | a volume that is in use while its content is still coming |
@@ -32,6 +33,7 @@ mod cycle;
 mod feed;
 mod flush;
 mod held;
+mod inline;
 mod inspect;
 mod layout;
 mod logstore;
