@@ -54,7 +54,7 @@ sim: ## whole nodes over simulated disks and networks; SEED=… replays one
 	$(CARGO) test --locked --release -p volmgr-tests --test sim -- --nocapture
 
 sim-mutants: ## deliberate bugs that the simulator must catch; MUTANT=… tries one
-	$(CARGO) test --locked -p volmgr-tests --features mutants --test mutants -- --nocapture
+	$(CARGO) test --locked --release -p volmgr-tests --features mutants --test mutants -- --nocapture
 
 model: ## every order of steps of a feed between two nodes, more of it than `make unit` looks at
 	$(CARGO) test --locked --release -p volmgr-tests --test model -- --ignored --nocapture
