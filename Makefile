@@ -48,6 +48,7 @@ vm-bench: build ## block devices and feeds beside rublk, md, DRBD, in a real ker
 bench: build ## figures beside those of others (tests/bench)
 	@$(need) bench
 	tests/bench/run
+	tests/bench/live
 	tests/bench/control
 
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one

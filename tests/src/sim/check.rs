@@ -92,6 +92,7 @@ impl World {
                 self.seeded.insert(feed, true);
                 if let Some(truth) = self.truth_of_stream(n, id) {
                     self.claims.insert(feed, Claim { node: n, truth });
+                    self.check_caught_up(n, id, feed);
                 }
             }
             RecordChange::Split { point, .. } => {
@@ -269,6 +270,34 @@ impl World {
         // given consent by then.
         if !fed {
             self.claims.retain(|_, claim| claim.node != n);
+        }
+    }
+
+    /// Invariant 6: a sink that calls itself consistent has, on its disks, all that its source had acknowledged when it
+    /// told that it had caught up. What came since may be there already.
+    fn check_caught_up(&self, n: usize, id: u64, feed: Uuid) {
+        if self.feed(n, feed).is_none_or(|f| f.restore.is_some()) {
+            return;
+        }
+        let Some((conn, end)) = self.end_of(n, id) else {
+            return;
+        };
+        let conn = &self.conns[&conn];
+        let Some(at) = conn.caught_at else { return };
+        let source = conn.ends[1 - end].0;
+        let history = conn.old.as_deref().unwrap_or(&self.nodes[source].history);
+        for plex in self.plexes_recorded_active(n) {
+            for sector in 0..history.sectors.len() {
+                let Some((disk, at_disk)) = self.place(n, &plex, sector) else {
+                    continue;
+                };
+                for value in self.nodes[n].disks[disk].may_have(at_disk) {
+                    assert!(
+                        history.legal(sector, value, at, false),
+                        "n{n}: consistent without what its source had in step {at}: sector {sector} may have {value}"
+                    );
+                }
+            }
         }
     }
 

@@ -120,6 +120,13 @@ impl Disk {
         self.settle_faults();
     }
 
+    /// What a sector may have after a power cut, now.
+    pub fn may_have(&self, at: usize) -> Vec<u64> {
+        let cached = self.cache.iter().filter(|(_, sector, _)| *sector == at);
+        let cached = cached.map(|(_, _, value)| *value);
+        [self.stable[at]].into_iter().chain(cached).collect()
+    }
+
     /// The process has died, the power is still there.
     pub fn process_died(&mut self) {
         self.meta.power_loss(PowerLoss::KeepAll);

@@ -149,8 +149,10 @@ impl World {
                         let mut known = entries.filter(|e| e.feed == f.uuid);
                         known.find(|e| e.state == FeedState::Live).map(|e| e.peer)
                     };
+                    // On the way to a point what is written since does not flow.
+                    let ends = matches!(f.intent, FeedIntent::Detaching { .. });
                     // Live on both sides: one alone may not have noticed yet that the other is gone.
-                    live(n).is_some_and(|peer| live(peer) == Some(n))
+                    !ends && live(n).is_some_and(|peer| live(peer) == Some(n))
                 })
         })
     }

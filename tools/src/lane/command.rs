@@ -13,7 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use uuid::Uuid;
-use volmgr::engine::{EngineError, FeedId, IoId, Media, Note, PlexId, VolumeLayout};
+use volmgr::engine::{EngineConfig, EngineError, FeedId, IoId, Media, Note, PlexId, VolumeLayout};
 use volmgr::model::PlexState;
 
 /// What a lane is started with.
@@ -33,6 +33,8 @@ pub struct LaneSpec {
     pub bounces: usize,
     /// Failed reads within about an hour that take a plex out of service, where another one has none; 0: never.
     pub max_read_errors: u32,
+    /// Milliseconds between looks for regions that may leave the dirty-region log.
+    pub clear_interval_ms: u64,
     /// The volume has just been made: its plexes are equal whatever the log says.
     pub clean: bool,
     /// Copy each write once: see [`LaneHandle::set_stable_copy`](super::LaneHandle::set_stable_copy).
@@ -50,6 +52,7 @@ impl LaneSpec {
             bounce_bytes: 256 << 10,
             bounces: 4,
             max_read_errors: 64,
+            clear_interval_ms: EngineConfig::default().clear_interval_ms,
             clean: false,
             stable_copy: false,
         }

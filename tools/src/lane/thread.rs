@@ -209,6 +209,7 @@ impl Lane {
             bounce_bytes: bounce_bytes as u64,
             clean: spec.clean,
             max_read_errors: spec.max_read_errors,
+            clear_interval_ms: spec.clear_interval_ms,
             ..EngineConfig::default()
         };
         let engine = Engine::new(spec.layout.clone(), config, logs)?;

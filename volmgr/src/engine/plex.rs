@@ -242,7 +242,8 @@ impl Engine {
     pub(super) fn set_back(&mut self, out: Out<'_>) {
         let mut back = Vec::new();
         for plex in &mut self.plexes {
-            if plex.activating && !plex.track.missing.is_empty() {
+            let counts = mutant("last-bit-counts-as-done");
+            if plex.activating && !plex.track.missing.is_empty() && !counts {
                 plex.activating = false;
                 plex.state = PlexState::Stale;
                 back.push(plex.id);
@@ -278,7 +279,8 @@ impl Engine {
     /// Plexes that miss nothing any more become active; not while a copy of the log is still being filled, which
     /// may be all that is left when another plex fails.
     pub(super) fn pump_activation(&mut self, out: Out<'_>) {
-        let settled = self.gates == 0 && self.retry_commits.is_empty() && self.log.is_whole();
+        let log_is_whole = self.log.is_whole() || mutant("active-before-its-log");
+        let settled = self.gates == 0 && self.retry_commits.is_empty() && log_is_whole;
         if !settled || self.copy_backoff || self.drl.count() != self.drl_durable.count() {
             return;
         }
