@@ -23,37 +23,30 @@ proxy)
     network() { echo "$*" >&9; }
     ;;
 veth)
-    ns=volmgr-$$ near=vn$$ far=vf$$ nobody=02:00:00:00:00:99 netem=yes
-    for p in ip ss tc; do command -v $p >/dev/null || skip "$p is not installed"; done
-    ip netns add "$ns" 2>/dev/null || skip "network namespaces need root"
-    trap 'ip netns del "$ns"; ip link del "$near" 2>/dev/null || true; nodes_cleanup' EXIT
-    ip link add "$near" type veth peer name "$far" netns "$ns" 2>/dev/null || skip "this kernel gives no veth pair"
-    inside() { ip netns exec "$ns" "$@"; }
-    ip addr add 10.214.1.1/24 dev "$near"; ip link set "$near" up
-    inside ip addr add 10.214.1.2/24 dev "$far"; inside ip link set "$far" up; inside ip link set lo up
-    addr_of[a]=10.214.1.1 addr_of[b]=10.214.1.2
+    nobody=02:00:00:00:00:99 netem=yes
+    for p in ss tc; do command -v $p >/dev/null || skip "$p is not installed"; done
+    . "$top/tests/lib/veth.sh"
     port_of[a]=$(free_port) port_of[b]=$(free_port)
-    wrap_b="ip netns exec $ns"
     network_ready() { network delay 5; }
-    connections() { ss -Htn state established dst 10.214.1.2 | awk '{print $3}' | sort; } # by the address here
+    connections() { ss -Htn state established dst $there_ip | awk '{print $3}' | sort; } # by the address here
     network() {
         case $1 in
         cut)
             local before
             before=$(connections)
-            ss -K -t dst 10.214.1.2 >/dev/null
-            inside ss -K -t dst 10.214.1.1 >/dev/null
+            ss -K -t dst $there_ip >/dev/null
+            inside ss -K -t dst $here_ip >/dev/null
             [ -z "$(comm -12 <(echo "$before" | grep .) <(connections))" ] || die "this kernel cannot reset connections"
             ;;
-        down) inside ip addr del 10.214.1.2/24 dev "$far" ;;
+        down) inside ip addr del $there_ip/24 dev "$far" ;;
         stall)
-            ip neigh replace 10.214.1.2 lladdr $nobody nud permanent dev "$near"
-            inside ip neigh replace 10.214.1.1 lladdr $nobody nud permanent dev "$far"
+            ip neigh replace $there_ip lladdr $nobody nud permanent dev "$near"
+            inside ip neigh replace $here_ip lladdr $nobody nud permanent dev "$far"
             ;;
         up)
-            inside ip addr replace 10.214.1.2/24 dev "$far"
-            ip neigh del 10.214.1.2 dev "$near" 2>/dev/null || true
-            inside ip neigh del 10.214.1.1 dev "$far" 2>/dev/null || true
+            inside ip addr replace $there_ip/24 dev "$far"
+            ip neigh del $there_ip dev "$near" 2>/dev/null || true
+            inside ip neigh del $here_ip dev "$far" 2>/dev/null || true
             ;;
         delay)
             [ $netem = yes ] || return 0

@@ -58,6 +58,25 @@ for plex in plex0 plex1 plex2; do
 done
 [ "$(grep -c 'plexes differ at' "$work/out")" = 2 ] || die "more than what differs: $(cat "$work/out")"
 event plexes-differ
+# The same for programs: a document, and nothing else, with a row for each place on a disk.
+rows() { # verb...: "VG/LV start bytes sides state plex subdisk pv pv-start pv-bytes" by line, and the status
+    local status=0
+    v a "$@" --reportformat json >"$work/json" 2>"$work/complaint" || status=$?
+    python3 -c 'import json, sys
+for r in json.load(open(sys.argv[1]))["report"][0]["difference"]:
+    d = "difference_"
+    print("/".join([r["vg_name"], r["lv_name"]]), r[d + "start"], r[d + "bytes"], "|".join([r[d + "sides"], r[d + "state"]]), r["plex_name"],
+        r["subdisk_number"], r["pv_name"], r[d + "pv_start"], r[d + "pv_bytes"])' "$work/json" >"$work/out" || die "not a document: $(cat "$work/json")"
+    echo "$status" >"$work/status"
+}
+rows plexsync --verify vga/three
+[ "$(cat "$work/status")" = 5 ] || die "ended with $(cat "$work/status")"
+grep -q 'its plexes differ' "$work/complaint" || die "no word of it: $(cat "$work/complaint")"
+for plex in plex0 plex1 plex2; do
+    read -r disk place < <(at a vga/three $plex $((3 << 20)))
+    says "vga/three $((3 << 20)) 4096 plex0, plex2 against plex1|differs $plex 0 $disk $place 4096"
+done
+[ "$(wc -l <"$work/out")" = 6 ] || die "not two ranges on three plexes: $(cat "$work/out")"
 v a -t plexsync --verify --repair vga/three | grep 'would compare' >/dev/null || die "--test says nothing"
 refused 5 'its plexes differ' plexsync --verify vga/three
 refused 3 'verify' plexsync --repair vga/three
@@ -125,4 +144,7 @@ refused 5 'the two sides differ' feedverify vga/two b
 says "differs: $((4 << 20))+4096 bytes"
 read -r disk place < <(at a vga/two plex1 $((4 << 20)))
 says "  plex1 subdisk 0 on $disk: 4096 bytes at byte $place"
+rows feedverify vga/two b
+read -r disk place < <(at a vga/two plex0 $((4 << 20)))
+says "vga/two $((4 << 20)) 4096 a against b|differs plex0 0 $disk $place 4096"
 echo "ok: scrubbed"

@@ -284,7 +284,7 @@ impl Sending {
     ) -> Result<(), JobError> {
         let mut sent = 0;
         while sent < run.len() {
-            let want = (run.len() - sent).min(self.frame_bytes);
+            let want = (run.len() - sent).min(self.limiter.piece(self.frame_bytes));
             let (from, to) = (run.start() + sent, offset + sent);
             sent += match self.copy_reason {
                 None => self.frame_by_splice(file, from, to, want)?,

@@ -1,12 +1,19 @@
 //! One rate for all the bulk streams of a feed.
 
-use super::lock;
+use super::{ReceiverConfig, lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// How much may be sent at once after a pause, as time at the full rate.
 const BURST: Duration = Duration::from_millis(50);
+
+/// How much is sent at a time under a limit, as time at that rate. What one piece costs a processor, a disk or a link at
+/// full speed is what a request of an application may have to wait for.
+const PIECE: Duration = Duration::from_millis(2);
+
+/// Smallest piece in bytes; below it a sink copies instead of splicing.
+const PIECE_MIN: u64 = ReceiverConfig::SPLICE_MIN;
 
 /// Longest wait before looking again whether the waiting stream was stopped.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -58,6 +65,18 @@ impl RateLimiter {
     /// The rate in bytes per second; 0 is no limit.
     pub fn rate(&self) -> u64 {
         lock(&self.state).rate
+    }
+
+    /// Bytes to be sent at a time at this rate, at most `most`: a power of two, so that pieces end where blocks and
+    /// regions do.
+    pub(super) fn piece(&self, most: u64) -> u64 {
+        let rate = self.rate();
+        if rate == 0 {
+            return most;
+        }
+        let bytes = (rate as f64 * PIECE.as_secs_f64()) as u64;
+        let rounded = bytes.checked_next_power_of_two().unwrap_or(most);
+        rounded.max(PIECE_MIN).min(most)
     }
 
     /// Bytes that were let through so far.
@@ -117,6 +136,25 @@ mod tests {
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(220), "{took:?}");
         assert!(took < Duration::from_millis(1500), "{took:?}");
+    }
+
+    #[test]
+    fn what_is_limited_goes_in_small_pieces() {
+        const MIB: u64 = 1 << 20;
+        let limiter = RateLimiter::new(0);
+        assert_eq!(limiter.piece(MIB), MIB);
+        for (rate, piece) in [
+            (1, 64 << 10),
+            (16 * MIB, 64 << 10),
+            (58 * MIB, 128 << 10),
+            (200 * MIB, 512 << 10),
+            (u64::MAX, MIB),
+        ] {
+            limiter.set_rate(rate);
+            assert_eq!(limiter.piece(MIB), piece, "at {rate} bytes a second");
+        }
+        limiter.set_rate(1);
+        assert_eq!(limiter.piece(4096), 4096, "no more than a stream sends");
     }
 
     #[test]

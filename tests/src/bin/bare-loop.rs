@@ -3,14 +3,14 @@
 //! programs with buffers do (`copy`: read, send, receive, write). What both cost says how much a machine's memory lets the first
 //! save: where cold memory is the bottleneck, little.
 //!
-//! `bare-loop splice|copy FROM TO`; the target is durable when it ends.
+//! Two processes: `bare-loop splice|copy receive TO SIZE ADDRESS:PORT`, which says `ready` and ends when the target has SIZE bytes, durably,
+//! and `bare-loop splice|copy send FROM ADDRESS:PORT`.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::{io, thread};
 
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use nix::sys::sendfile::sendfile64;
@@ -20,35 +20,39 @@ const CHUNK: usize = 256 << 10;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [how, from, to] = arguments.as_slice() else {
-        return Err(io::Error::other("bare-loop splice|copy FROM TO"));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let way = |how: &str| match how {
+        "splice" => Ok(true),
+        "copy" => Ok(false),
+        other => Err(io::Error::other(format!("no such way: {other}"))),
     };
-    let in_kernel = match how.as_str() {
-        "splice" => true,
-        "copy" => false,
-        other => return Err(io::Error::other(format!("no such way: {other}"))),
-    };
-    let source = File::open(from)?;
-    let size = source.metadata()?.len();
-    let target = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(to)?;
-    target.set_len(size)?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let out = TcpStream::connect(listener.local_addr()?)?;
-    let (into, _) = listener.accept()?;
-    thread::scope(|scope| {
-        let sink = scope.spawn(move || receive(in_kernel, &into, &target, size));
-        send(in_kernel, &source, out, size)?;
-        sink.join()
-            .map_err(|_| io::Error::other("the receiving thread panicked"))?
-    })
+    match arguments.as_slice() {
+        [how, "send", from, address] => {
+            let source = File::open(from)?;
+            send(way(how)?, &source, TcpStream::connect(address)?)
+        }
+        [how, "receive", to, size, address] => {
+            let size = size.parse().map_err(io::Error::other)?;
+            let target = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(to)?;
+            target.set_len(size)?;
+            let listener = TcpListener::bind(address)?;
+            println!("ready");
+            let (into, _) = listener.accept()?;
+            receive(way(how)?, &into, &target, size)
+        }
+        _ => Err(io::Error::other(
+            "bare-loop splice|copy send FROM ADDRESS:PORT, or receive TO SIZE ADDRESS:PORT",
+        )),
+    }
 }
 
 /// Sends all of `source`; the stream ends with it.
-fn send(in_kernel: bool, source: &File, mut out: TcpStream, size: u64) -> io::Result<()> {
+fn send(in_kernel: bool, source: &File, mut out: TcpStream) -> io::Result<()> {
+    let size = source.metadata()?.len();
     let mut buffer = vec![0; CHUNK];
     let mut at = 0u64;
     while at < size {

@@ -76,6 +76,8 @@ pub enum ReportKind {
     Point,
     /// Events.
     Event,
+    /// Where the copies of a volume differ.
+    Difference,
 }
 
 /// A verb with its arguments. Paths are absolute: the client resolves them.

@@ -1,6 +1,6 @@
 //! From a command line to an exit code.
 
-use super::args::{Ask, Cli, Global, ReportFormat, Work};
+use super::args::{Ask, Cli, Global, ListingArgs, ReportFormat, Work};
 use super::client::Client;
 use super::colour::Colours;
 use super::failure::{EXIT_COMMAND_LINE, EXIT_FAILED, EXIT_NO_SUCH_VERB, failure, line, one_line};
@@ -205,6 +205,7 @@ impl<'a> Session<'a> {
         let json = self.global.reportformat == ReportFormat::Json;
         let mut listing = match &ask.listing {
             None => None,
+            Some(args) if args.only_json && !json => None,
             Some(args) => match args.report.resolve(args.kind, json)? {
                 Wanted::Help(text) => {
                     return done_or(io::stdout().write_all(text.as_bytes())).map(|_| ());
@@ -308,8 +309,10 @@ impl<'a> Session<'a> {
             })?;
             match reply {
                 Reply::Message { text } => {
+                    let rows_instead = |args: &ListingArgs| args.only_json;
+                    let said = listing.is_some() && ask.listing.as_ref().is_some_and(rows_instead);
                     let wanted = ask.text_wanted || self.global.quiet == 0;
-                    if wanted && !done_or(self.shown.aside(|| print_text(&text)))? {
+                    if wanted && !said && !done_or(self.shown.aside(|| print_text(&text)))? {
                         return Ok(false);
                     }
                 }
@@ -337,6 +340,9 @@ impl<'a> Session<'a> {
                 }
                 reply @ (Reply::Report { .. } | Reply::Table { .. }) => {
                     let (Some(listing), Some(args)) = (listing.as_deref_mut(), &ask.listing) else {
+                        if ask.listing.is_some() {
+                            continue; // the messages have said it
+                        }
                         let why = "a listing was not asked for";
                         return Err(failure(EXIT_FAILED, "", "reply not understood", why, ""));
                     };

@@ -349,7 +349,9 @@ impl FeedsetArgs {
 pub const FEEDVERIFY: &str = "EXAMPLES:
   volmgr feedverify vg0/web backup
   volmgr feedverify --rate 100m vg0/web backup
-  volmgr feedverify --repair vg0/web backup";
+  volmgr feedverify --repair vg0/web backup
+  volmgr feedverify vg0/web backup --reportformat json
+                                        what differs as rows, one for each place on a disk here";
 
 /// `feedverify`
 #[derive(Debug, Args)]
@@ -367,12 +369,13 @@ pub struct FeedverifyArgs {
 impl FeedverifyArgs {
     pub fn work(self) -> Result<Work, Failure> {
         let FeedName { lv, peer } = self.feed;
-        Ok(Work::Ask(Ask::one(Command::Feedverify {
+        let ask = Ask::one(Command::Feedverify {
             lv,
             peer,
             repair: self.repair,
             rate: self.rate.filter(|rate| *rate > 0),
-        })))
+        });
+        Ok(Work::Ask(ask.rows_in_json(ReportKind::Difference)))
     }
 }
 

@@ -146,6 +146,8 @@ pub struct ListingArgs {
     pub names: Vec<String>,
     /// Rows keep coming: show them as they come.
     pub follow: bool,
+    /// The messages say the same to people: rows are for JSON, and then there are no messages.
+    pub only_json: bool,
 }
 
 impl Ask {
@@ -169,10 +171,26 @@ impl Ask {
             report,
             names: Vec::new(),
             follow: false,
+            only_json: false,
         };
         Ask {
             listing: Some(listing),
             ..Ask::all(commands)
+        }
+    }
+
+    /// Says the same as rows where JSON is asked for.
+    fn rows_in_json(self, kind: ReportKind) -> Self {
+        let listing = ListingArgs {
+            kind,
+            report: ReportArgs::default(),
+            names: Vec::new(),
+            follow: false,
+            only_json: true,
+        };
+        Ask {
+            listing: Some(listing),
+            ..self
         }
     }
 

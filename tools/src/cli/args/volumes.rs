@@ -512,6 +512,8 @@ pub const PLEXSYNC: &str = "EXAMPLES:
                                         the same, and make them equal where more than half agree
   volmgr plexsync --verify --repair --believe plex1 vg0/web
   volmgr plexsync --verify --repair --peer backup vg0/web
+  volmgr plexsync --verify vg0/web --reportformat json
+                                        what differs as rows, one for each place on a disk
 
 Where plexes differ, --verify says at which byte of the volume, who agrees with whom, and on which subdisk and disk it
 lies. Nothing is changed without --repair, and then only where somebody's word decides: more than half of the active
@@ -552,12 +554,16 @@ impl PlexsyncArgs {
             (None, Some(peer)) => Believe::Peer(peer),
             (None, None) => Believe::Majority,
         };
-        Ok(Work::Ask(Ask::one(Command::Plexsync {
+        let ask = Ask::one(Command::Plexsync {
             lv: self.lv,
             verify: self.verify.then_some(PlexVerify {
                 repair: self.repair.then_some(word),
                 rate: self.rate.unwrap_or(0),
             }),
-        })))
+        });
+        Ok(Work::Ask(match self.verify {
+            true => ask.rows_in_json(ReportKind::Difference),
+            false => ask,
+        }))
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! The daemon sends rows with field names of this table; the names are the contract between the two.
 
+mod happened;
+
 use crate::api::ReportKind;
+use happened::{DIFFERENCE, EVENT, POINT};
 
 /// What kind of value a field holds; decides alignment, and how `--select` reads what it compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,7 @@ pub fn table(kind: ReportKind) -> &'static Table {
         ReportKind::Node => &NODE,
         ReportKind::Point => &POINT,
         ReportKind::Event => &EVENT,
+        ReportKind::Difference => &DIFFERENCE,
     }
 }
 
@@ -452,53 +456,8 @@ static NODE: Table = Table {
     ],
 };
 
-static POINT: Table = Table {
-    key: "point",
-    prefix: "point_",
-    noun: "point in time",
-    sort: &["vg_name", "lv_name", "point_time", "point_name"],
-    fields: &[
-        shown("point_name", "Point", Text, "Name."),
-        shown("lv_name", "LV", Text, "Volume."),
-        shown("vg_name", "VG", Text, "Group."),
-        shown("point_time", "Time", Time, "When."),
-        shown(
-            "peer_name",
-            "Peer",
-            Text,
-            "The peer that holds it, or that it came from.",
-        ),
-        extra(
-            "point_changed",
-            "Changed",
-            Size,
-            "Bytes in regions that changed here since; empty where nobody has kept track.",
-        ),
-        extra(
-            "point_held",
-            "Held",
-            Text,
-            "The copy is at this point still: feedswap can bring it back.",
-        ),
-        extra("point_uuid", "Point UUID", Text, "Identity."),
-    ],
-};
-
-static EVENT: Table = Table {
-    key: "event",
-    prefix: "event_",
-    noun: "event",
-    sort: &[],
-    fields: &[
-        shown("event_time", "Time", Time, "When."),
-        shown("event_kind", "Kind", Text, "What sort of thing happened."),
-        shown("event_object", "Object", Text, "To what."),
-        shown("event_text", "Text", Text, "In words."),
-    ],
-};
-
 /// Every kind of listing.
-pub const KINDS: [ReportKind; 9] = [
+pub const KINDS: [ReportKind; 10] = [
     ReportKind::Pv,
     ReportKind::Vg,
     ReportKind::Lv,
@@ -508,6 +467,7 @@ pub const KINDS: [ReportKind; 9] = [
     ReportKind::Node,
     ReportKind::Point,
     ReportKind::Event,
+    ReportKind::Difference,
 ];
 
 #[cfg(test)]

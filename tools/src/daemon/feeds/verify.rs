@@ -6,8 +6,8 @@
 
 use super::Feeds;
 use super::entry::FeedEntry;
-use crate::api::{Failure, LvName, Progress};
-use crate::daemon::verbs::{Ctx, fail, find_volume, places};
+use crate::api::{Failure, LvName, Progress, ReportKind};
+use crate::daemon::verbs::{Ctx, fail, find_volume, key, places};
 use crate::lane::{LaneError, LaneHandle};
 use blockio::{ByteRange, IoError, IoErrorKind};
 use feedplex::session::{Event, FeedState};
@@ -153,22 +153,35 @@ pub async fn feedverify(
     if found.differing.is_empty() {
         ctx.out
             .message(format!("{lv} and its copy at {peer} are {text}."));
+        ctx.out.report(key(ReportKind::Difference), Vec::new());
         return Ok(());
     }
     let (view, volume) = find_volume(&feeds.node, lv, what)?;
+    let mut rows = Vec::new();
     for range in found.differing.iter().take(RANGES_MAX) {
         ctx.out
             .message(format!("differs: {}+{} bytes", range.start(), range.len()));
+        let differing = places::Differing {
+            lv,
+            range: *range,
+            sides: format!("{} against {peer}", feeds.node.identity.name),
+            repaired: repair,
+        };
         for plex in &volume.plexes {
             for line in places::lines(&view, plex, *range) {
                 ctx.out.message(line);
             }
+            rows.extend(differing.rows(&view, plex));
         }
     }
     let hidden = found.differing.len().saturating_sub(RANGES_MAX);
     if hidden > 0 {
         ctx.out.message(format!("{hidden} more range(s) differ"));
     }
+    if repair {
+        compare.repair(&found.differing).await?;
+    }
+    ctx.out.report(key(ReportKind::Difference), rows);
     if !repair {
         return Err(fail(
             &object,
@@ -177,7 +190,6 @@ pub async fn feedverify(
             "feedverify --repair copies these ranges from the source",
         ));
     }
-    compare.repair(&found.differing).await?;
     ctx.out.message(format!("{text}; repaired."));
     Ok(())
 }

@@ -23,7 +23,7 @@ mod vg_move;
 mod vg_split;
 
 pub use lv::grow_with_peer;
-pub use report::{health, state_name as plex_state_name};
+pub use report::{health, key, state_name as plex_state_name};
 
 use super::Node;
 use super::groups::{CommitError, GroupView};

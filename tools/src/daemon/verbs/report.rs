@@ -83,11 +83,14 @@ pub(super) async fn rows(
         ReportKind::Peer => rows = peer_rows(node, peer),
         ReportKind::Node => rows.push(node_row(node)),
         ReportKind::Event => rows.extend(node.events.recent().iter().map(|event| event.row())),
+        // Known to those who have just compared only.
+        ReportKind::Difference => {}
     }
     Ok(rows)
 }
 
-pub(super) fn key(kind: ReportKind) -> &'static str {
+/// The rows' key in JSON.
+pub fn key(kind: ReportKind) -> &'static str {
     match kind {
         ReportKind::Pv => "pv",
         ReportKind::Vg => "vg",
@@ -98,6 +101,7 @@ pub(super) fn key(kind: ReportKind) -> &'static str {
         ReportKind::Node => "node",
         ReportKind::Point => "point",
         ReportKind::Event => "event",
+        ReportKind::Difference => "difference",
     }
 }
 

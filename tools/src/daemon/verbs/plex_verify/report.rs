@@ -1,9 +1,10 @@
 //! What a comparison of plexes says.
 
-use super::super::places::{lines, names};
+use super::super::places::{Differing, lines, names};
+use super::super::report::key;
 use super::super::{chain, fail};
 use super::{Difference, RANGES_MAX, Scrub, joined};
-use crate::api::{Believe, Failure};
+use crate::api::{Believe, Failure, ReportKind};
 use crate::daemon::rows::human;
 use volmgr::engine::PlexId;
 
@@ -27,16 +28,25 @@ impl Scrub<'_> {
     pub(super) async fn result(self) -> Result<(), Failure> {
         let (lv, out) = (self.lv, &self.ctx.out);
         let count = self.plexes.len();
+        let mut rows = Vec::new();
         for difference in &self.told {
             out.message(self.words_of(difference));
+            let differing = Differing {
+                lv,
+                range: difference.range,
+                sides: self.sides(difference),
+                repaired: difference.believed.is_some(),
+            };
             for plex in &self.volume.plexes {
                 if self.plexes.contains(&PlexId(plex.number)) {
                     for line in lines(self.view, plex, difference.range) {
                         out.message(line);
                     }
+                    rows.extend(differing.rows(self.view, plex));
                 }
             }
         }
+        out.report(key(ReportKind::Difference), rows);
         let hidden = self.sums.ranges.saturating_sub(self.told.len() as u64);
         if hidden > 0 {
             out.message(format!("{lv}: {hidden} more range(s) differ"));
