@@ -31,6 +31,8 @@ struct State {
     failure: Option<IoError>,
     /// The stream is over: nobody waits in here any more.
     ended: bool,
+    /// Who sleeps in [`StreamProgress::wait_applied`]: to wake nobody is a system call, too.
+    asleep: u32,
     /// Ends the stream's thread when an operation fails.
     on_failure: Option<Box<dyn Fn() + Send>>,
 }
@@ -88,8 +90,11 @@ impl StreamProgress {
         if let Some(last) = state.ahead.take_run_at(next) {
             state.applied = last;
         }
+        let asleep = state.asleep > 0;
         drop(state);
-        self.moved.notify_all();
+        if asleep {
+            self.moved.notify_all();
+        }
         (self.on_change)();
     }
 
@@ -118,11 +123,13 @@ impl StreamProgress {
 
     /// Waits until every frame up to this one is applied; `false` if the stream ends instead.
     pub(super) fn wait_applied(&self, through: u64) -> bool {
-        let state = lock(&self.state);
-        let state = self
+        let mut state = lock(&self.state);
+        state.asleep += 1;
+        let mut state = self
             .moved
             .wait_while(state, |s| s.applied < through && !s.ended)
             .unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.asleep -= 1;
         state.applied >= through && !state.ended
     }
 

@@ -3,7 +3,7 @@
 use super::{SendError, lock};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What came out of [`Queue::pop`].
 pub(super) enum Popped<T> {
@@ -27,6 +27,8 @@ struct State<T> {
     /// Of the items here and of those popped and not released.
     cost: u64,
     closed: bool,
+    /// The one who takes items sleeps, and nobody has woken it: to wake one who does not is a system call, too.
+    asleep: bool,
 }
 
 impl<T> Queue<T> {
@@ -36,6 +38,7 @@ impl<T> Queue<T> {
                 items: VecDeque::new(),
                 cost: 0,
                 closed: false,
+                asleep: false,
             }),
             wake: Condvar::new(),
             cost_max,
@@ -59,19 +62,31 @@ impl<T> Queue<T> {
         let (item, answer) = make()?;
         state.items.push_back((item, cost));
         state.cost = state.cost.saturating_add(cost);
+        let asleep = std::mem::take(&mut state.asleep);
         drop(state);
-        self.wake.notify_one();
+        if asleep {
+            self.wake.notify_one();
+        }
         Ok(answer)
     }
 
     /// Takes items: at least one, at most `items_max`, and no more after `cost_max` is reached.
-    /// Waits for the first one at most `patience`.
+    /// Waits for the first one at most `patience`. One thread at a time may do this.
     pub(super) fn pop(&self, items_max: usize, cost_max: u64, patience: Duration) -> Popped<T> {
-        let state = lock(&self.state);
-        let (mut state, _) = self
-            .wake
-            .wait_timeout_while(state, patience, |s| s.items.is_empty() && !s.closed)
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = lock(&self.state);
+        let began = Instant::now();
+        while state.items.is_empty() && !state.closed {
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            state.asleep = true;
+            (state, _) = self
+                .wake
+                .wait_timeout(state, left)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        state.asleep = false;
         if state.closed {
             return Popped::Closed;
         }
@@ -151,6 +166,35 @@ mod tests {
             assert!(matches!(waiting.join().unwrap(), Popped::Closed));
         });
         assert_eq!(push(&queue, 1, 1), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn whoever_sleeps_is_woken() {
+        let queue = Queue::new(u64::MAX);
+        const ITEMS: u32 = 20_000;
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| {
+                let mut next = 0;
+                while next < ITEMS {
+                    match queue.pop(8, u64::MAX, Duration::from_secs(60)) {
+                        Popped::Items(items, cost) => {
+                            for item in items {
+                                assert_eq!(item, next);
+                                next += 1;
+                            }
+                            queue.release(cost);
+                        }
+                        _ => panic!("slept through {next}"),
+                    }
+                }
+            });
+            for item in 0..ITEMS {
+                push(&queue, item, 1).unwrap();
+                // So that the other side falls asleep at all sorts of moments.
+                (0..item % 97).for_each(|_| std::hint::spin_loop());
+            }
+            taker.join().unwrap();
+        });
     }
 
     #[test]
