@@ -2,13 +2,13 @@
 //!
 //! `make sim SEEDS=n` runs so many seeds, from `FIRST=n` on, `SEED=n` just one. From 10,000 on there are more kinds
 //! of faults. The lowest that fails is cut down to the steps that matter, which are printed as a trace. `SEED=n STEPS=a,b,…` replays just
-//! those steps.
+//! those steps. Every eighth seed is a storm; `STORMS=1` leaves out the others.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use volmgr_tests::sim::{STEPS, Totals, run, shrink};
+use volmgr_tests::sim::{STEPS, Totals, is_storm, run, shrink};
 
 /// Runs that may be spent on making a failing run shorter.
 const TRIES: usize = 1500;
@@ -23,6 +23,11 @@ const USUAL: u64 = 2000;
 /// Failures after which a campaign ends early.
 const ENOUGH: usize = 20;
 
+/// Is this seed wanted?
+fn wanted(seed: u64) -> bool {
+    is_storm(seed) || number("STORMS").is_none()
+}
+
 /// Runs the seeds on all processors; those that fail, and why.
 fn seeds(first: u64, count: u64, steps: &[u32]) -> (Totals, BTreeMap<u64, String>) {
     let next = AtomicU64::new(first);
@@ -35,6 +40,9 @@ fn seeds(first: u64, count: u64, steps: &[u32]) -> (Totals, BTreeMap<u64, String
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
                         return;
+                    }
+                    if !wanted(seed) {
+                        continue;
                     }
                     let outcome = run(seed, steps, false);
                     let mut all = all.lock().unwrap();
@@ -116,6 +124,10 @@ fn whole_nodes() {
             ("claims", totals.claims),
             ("behind", totals.behind),
             ("grown", totals.grown),
+            ("retired", totals.retired),
+            ("scrubs", totals.scrubs),
+            ("rotten", totals.rotten),
+            ("mended", totals.mended),
         ] {
             assert!(count > 0, "no {what} in {count} seeds");
         }

@@ -186,7 +186,11 @@ impl World {
             let disk = &node.disks[disk_of(&epochs, at.disk).expect("a disk")];
             disk.logs[&at.range.start()].clone()
         });
-        let engine = Engine::new(layout.clone(), config(), images.collect());
+        let engine = Engine::new(
+            layout.clone(),
+            config(self.storm.is_some()),
+            images.collect(),
+        );
         let engine = engine.expect("the engine starts");
         let entries = store.group().volume(LV).expect("the volume").feeds.clone();
         let entries = entries.iter().map(|feed| entry_of(n, feed)).collect();
@@ -207,6 +211,7 @@ impl World {
             gone,
             epochs,
             attaching: None,
+            scrub: None,
         });
         self.note(|| format!("n{n} is up"));
         self.check_claims_at_rest(n);
@@ -456,8 +461,8 @@ fn entry_of(n: usize, feed: &Feed) -> Entry {
     }
 }
 
-/// Small bounds, so that every one of them is met.
-fn config() -> EngineConfig {
+/// Small bounds, so that every one of them is met; in a `storm` plexes are retired early.
+fn config(storm: bool) -> EngineConfig {
     EngineConfig {
         max_in_flight: 10,
         bounce: (0..BOUNCES).map(PayloadId).collect(),
@@ -468,7 +473,7 @@ fn config() -> EngineConfig {
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,
-        max_read_errors: 64,
+        max_read_errors: if storm { 3 } else { 64 },
         clear_interval_ms: 50,
         clean: false,
     }

@@ -2,8 +2,9 @@
 //! model can tell every write from every other; log areas are bytes that are written through.
 
 use super::rng::Rng;
-use blockio::ByteRange;
-use std::collections::{BTreeMap, HashSet};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use volmgr::engine::{DiskIo, DiskOp, LogIo};
 use volmgr::metadata::{MemPv, PowerLoss};
 
 /// Bytes in a sector.
@@ -69,6 +70,12 @@ impl Disk {
         !self.dead && !waits && self.bad.is_empty()
     }
 
+    /// Works and loses nothing, though it may be slow.
+    pub fn is_harmless(&self) -> bool {
+        let waits = self.fail_flush || self.fail_write || self.full;
+        !self.dead && !waits && self.bad.is_empty()
+    }
+
     /// Names the moment: a flush asked for now covers what was written before.
     pub fn mark(&self) -> u64 {
         self.next
@@ -85,6 +92,16 @@ impl Disk {
             self.cache.push((self.next, sector, value));
             self.next += 1;
         }
+    }
+
+    /// A sector comes to hold something else, in silence; false where it is in the cache, or cannot be read anyway.
+    pub fn rot(&mut self, sector: usize, value: u64) -> bool {
+        let cached = self.cache.iter().any(|(_, at, _)| *at == sector);
+        if self.dead || cached || self.bad.contains(&sector) {
+            return false;
+        }
+        (self.view[sector], self.stable[sector]) = (value, value);
+        true
     }
 
     /// Only what was written before the flush was asked for becomes stable for certain.
@@ -166,4 +183,108 @@ impl Disk {
 /// Sectors of a range of a volume.
 pub fn sectors(range: ByteRange) -> std::ops::Range<usize> {
     (range.start() / SECTOR) as usize..(range.end() / SECTOR) as usize
+}
+
+/// A disk does not work.
+pub fn medium() -> IoError {
+    IoError::new(IoErrorKind::Medium)
+}
+
+impl Disk {
+    /// Performs an operation, each sector with this chance (less than 100 where a crash cuts it
+    /// short).
+    pub fn perform(
+        &mut self,
+        io: &DiskIo,
+        mark: u64,
+        percent: u64,
+        payloads: &mut HashMap<u64, Vec<u64>>,
+        rng: &mut Rng,
+    ) -> Result<(), IoError> {
+        if self.dead {
+            return Err(medium());
+        }
+        let fua = io.flags.contains(Flags::FUA);
+        let skip = io.payload.map_or(0, |p| (p.skip / SECTOR) as usize);
+        let count = (io.at.range.len() / SECTOR) as usize;
+        let first = match io.op {
+            DiskOp::Flush => 0,
+            _ => self.sector(io.at.range.start()),
+        };
+        match io.op {
+            DiskOp::Flush => {
+                if std::mem::take(&mut self.fail_flush) {
+                    self.lose_cache(rng);
+                    return Err(medium());
+                }
+                if percent == 100 {
+                    self.flush(mark);
+                }
+            }
+            DiskOp::Read => {
+                let id = io.payload.expect("a payload").id;
+                let into = payloads.get_mut(&id.0).expect("payload is alive");
+                for i in 0..count {
+                    into[skip + i] = self.view[first + i];
+                    if self.bad.contains(&(first + i)) {
+                        return Err(medium());
+                    }
+                }
+            }
+            DiskOp::Write | DiskOp::WriteZeroes if self.full => {
+                return Err(IoError::new(IoErrorKind::NoSpace));
+            }
+            DiskOp::Write => {
+                let id = io.payload.expect("a payload").id;
+                let fails = std::mem::take(&mut self.fail_write);
+                let percent = if fails { 50 } else { percent };
+                for i in 0..count {
+                    if rng.chance(percent) {
+                        self.write(first + i, payloads[&id.0][skip + i], fua);
+                    }
+                }
+                if fails {
+                    return Err(medium());
+                }
+            }
+            DiskOp::WriteZeroes => {
+                if io.flags.contains(Flags::FAST_ZERO) {
+                    return Err(IoError::new(IoErrorKind::Unsupported));
+                }
+                for i in 0..count {
+                    if rng.chance(percent) {
+                        self.write(first + i, 0, fua);
+                    }
+                }
+            }
+            DiskOp::Discard => {
+                for i in 0..count {
+                    if rng.chance(50) {
+                        self.write(first + i, 0, false);
+                    }
+                }
+            }
+            DiskOp::Prefetch => {}
+        }
+        Ok(())
+    }
+
+    /// Performs an update of the log; with `torn`, any of its sectors, as a crash leaves it.
+    pub fn write_log(&mut self, io: &LogIo, torn: Option<&mut Rng>) -> Result<(), IoError> {
+        if self.dead {
+            return Err(medium());
+        }
+        let at = io.at.range.start();
+        let (start, image) = self.logs.range_mut(..=at).next_back().ok_or(medium())?;
+        let from = (at - start) as usize;
+        let mut torn = torn;
+        for (i, sector) in io.bytes.chunks(SECTOR as usize).enumerate() {
+            let keep = torn.as_mut().is_none_or(|rng| rng.chance(50));
+            let to = from + i * SECTOR as usize;
+            if keep {
+                image[to..to + sector.len()].copy_from_slice(sector);
+            }
+        }
+        Ok(())
+    }
 }

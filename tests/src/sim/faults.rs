@@ -69,42 +69,48 @@ impl World {
         }
         for disk in 0..self.nodes[n].disks.len() {
             self.nodes[n].disks[disk].recover();
-            let gone = self.daemon(n).gone.contains(&disk);
-            let dead = self.nodes[n].disks[disk].dead;
-            let pv = self.nodes[n].pvs[disk];
-            let failed = self.volume(n).is_some_and(|v| {
-                v.plexes
-                    .iter()
-                    .any(|p| p.state == PlexState::Failed && p.subdisks.iter().any(|s| s.pv == pv))
-            });
-            let listed = self
-                .daemon(n)
-                .store
-                .group()
-                .pv(pv)
-                .and_then(|p| p.missing_since);
-            if !gone && !failed && listed.is_none() {
-                // A disk that nobody has missed yet heals by itself.
-                if dead && !self.faults {
-                    self.nodes[n].disks[disk].revive();
-                }
-                continue;
-            }
-            self.note(|| format!("n{n} disk {disk} returns"));
-            self.nodes[n].disks[disk].revive();
-            let daemon = self.daemon(n);
-            daemon.gone.retain(|d| *d != disk);
-            daemon.epochs[disk] += 1;
-            daemon.store.forget(pv);
-            let back = self.commit(n, |group| {
-                let group = plan::mark_pv_returned(group, pv, "disk")?;
-                Ok(plan::revive_plexes(&group, pv, false))
-            });
-            if back.is_ok() {
-                self.reconfigured(n);
-                self.adopt(n);
-            }
+            self.one_disk_returns(n, disk);
         }
+    }
+
+    /// The same for one disk; false where it was not away.
+    pub(super) fn one_disk_returns(&mut self, n: usize, disk: usize) -> bool {
+        let gone = self.daemon(n).gone.contains(&disk);
+        let dead = self.nodes[n].disks[disk].dead;
+        let pv = self.nodes[n].pvs[disk];
+        let failed = self.volume(n).is_some_and(|v| {
+            v.plexes
+                .iter()
+                .any(|p| p.state == PlexState::Failed && p.subdisks.iter().any(|s| s.pv == pv))
+        });
+        let listed = self
+            .daemon(n)
+            .store
+            .group()
+            .pv(pv)
+            .and_then(|p| p.missing_since);
+        if !gone && !failed && listed.is_none() {
+            // A disk that nobody has missed yet heals by itself.
+            if dead && !self.faults {
+                self.nodes[n].disks[disk].revive();
+            }
+            return false;
+        }
+        self.note(|| format!("n{n} disk {disk} returns"));
+        self.nodes[n].disks[disk].revive();
+        let daemon = self.daemon(n);
+        daemon.gone.retain(|d| *d != disk);
+        daemon.epochs[disk] += 1;
+        daemon.store.forget(pv);
+        let back = self.commit(n, |group| {
+            let group = plan::mark_pv_returned(group, pv, "disk")?;
+            Ok(plan::revive_plexes(&group, pv, false))
+        });
+        if back.is_ok() {
+            self.reconfigured(n);
+            self.adopt(n);
+        }
+        true
     }
 
     /// A machine loses its power, or its daemon.

@@ -1,15 +1,14 @@
 //! The engine's actions, and the clients of its volume.
 
 use super::boot::disk_of;
-use super::disk::{Disk, SECTOR, sectors};
-use super::rng::Rng;
+use super::disk::{SECTOR, medium, sectors};
+use super::scrub::rotten;
 use super::setup::EXTENT;
 use super::stream::{Finished, Flushed};
 use super::world::{LV, World};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Origin, PayloadId, Request, Ticket};
 use feedplex::session::Event;
-use std::collections::HashMap;
-use volmgr::engine::{Action, DiskIo, DiskOp, Engine, IoId, LogIo, Note, PlexId};
+use volmgr::engine::{Action, DiskIo, Engine, IoId, LogIo, Note, PlexId};
 use volmgr::model::{Layout, Plex, PlexState, Subdisk};
 use volmgr::plan;
 
@@ -21,6 +20,8 @@ pub enum Job {
     Log(LogIo),
     /// A commit of a plex's state.
     Commit(IoId, PlexId, PlexState),
+    /// It has been done well; the engine has not heard of it.
+    Late(IoId),
 }
 
 /// Who waits for a request.
@@ -63,6 +64,26 @@ pub enum Asked {
         /// Who waits.
         owner: Owner,
     },
+    /// A look at several plexes.
+    Compare {
+        /// Where.
+        range: ByteRange,
+        /// At which.
+        plexes: Vec<PlexId>,
+        /// When it was asked for.
+        at: u64,
+    },
+    /// Plexes made equal to one of them.
+    Rewrite {
+        /// Where.
+        range: ByteRange,
+        /// Whose content it is.
+        source: PlexId,
+        /// Who gets it.
+        targets: Vec<PlexId>,
+        /// When it was asked for.
+        at: u64,
+    },
 }
 
 impl Asked {
@@ -70,110 +91,8 @@ impl Asked {
     pub fn began(&self) -> u64 {
         match self {
             Self::Read { at, .. } | Self::Write { at, .. } | Self::Flush { at, .. } => *at,
+            Self::Compare { at, .. } | Self::Rewrite { at, .. } => *at,
         }
-    }
-}
-
-fn medium() -> IoError {
-    IoError::new(IoErrorKind::Medium)
-}
-
-impl Disk {
-    /// Performs an operation, each sector with this chance (less than 100 where a crash cuts it
-    /// short).
-    pub fn perform(
-        &mut self,
-        io: &DiskIo,
-        mark: u64,
-        percent: u64,
-        payloads: &mut HashMap<u64, Vec<u64>>,
-        rng: &mut Rng,
-    ) -> Result<(), IoError> {
-        if self.dead {
-            return Err(medium());
-        }
-        let fua = io.flags.contains(Flags::FUA);
-        let skip = io.payload.map_or(0, |p| (p.skip / SECTOR) as usize);
-        let count = (io.at.range.len() / SECTOR) as usize;
-        let first = match io.op {
-            DiskOp::Flush => 0,
-            _ => self.sector(io.at.range.start()),
-        };
-        match io.op {
-            DiskOp::Flush => {
-                if std::mem::take(&mut self.fail_flush) {
-                    self.lose_cache(rng);
-                    return Err(medium());
-                }
-                if percent == 100 {
-                    self.flush(mark);
-                }
-            }
-            DiskOp::Read => {
-                let id = io.payload.expect("a payload").id;
-                let into = payloads.get_mut(&id.0).expect("payload is alive");
-                for i in 0..count {
-                    into[skip + i] = self.view[first + i];
-                    if self.bad.contains(&(first + i)) {
-                        return Err(medium());
-                    }
-                }
-            }
-            DiskOp::Write | DiskOp::WriteZeroes if self.full => {
-                return Err(IoError::new(IoErrorKind::NoSpace));
-            }
-            DiskOp::Write => {
-                let id = io.payload.expect("a payload").id;
-                let fails = std::mem::take(&mut self.fail_write);
-                let percent = if fails { 50 } else { percent };
-                for i in 0..count {
-                    if rng.chance(percent) {
-                        self.write(first + i, payloads[&id.0][skip + i], fua);
-                    }
-                }
-                if fails {
-                    return Err(medium());
-                }
-            }
-            DiskOp::WriteZeroes => {
-                if io.flags.contains(Flags::FAST_ZERO) {
-                    return Err(IoError::new(IoErrorKind::Unsupported));
-                }
-                for i in 0..count {
-                    if rng.chance(percent) {
-                        self.write(first + i, 0, fua);
-                    }
-                }
-            }
-            DiskOp::Discard => {
-                for i in 0..count {
-                    if rng.chance(50) {
-                        self.write(first + i, 0, false);
-                    }
-                }
-            }
-            DiskOp::Prefetch => {}
-        }
-        Ok(())
-    }
-
-    /// Performs an update of the log; with `torn`, any of its sectors, as a crash leaves it.
-    pub fn write_log(&mut self, io: &LogIo, torn: Option<&mut Rng>) -> Result<(), IoError> {
-        if self.dead {
-            return Err(medium());
-        }
-        let at = io.at.range.start();
-        let (start, image) = self.logs.range_mut(..=at).next_back().ok_or(medium())?;
-        let from = (at - start) as usize;
-        let mut torn = torn;
-        for (i, sector) in io.bytes.chunks(SECTOR as usize).enumerate() {
-            let keep = torn.as_mut().is_none_or(|rng| rng.chance(50));
-            let to = from + i * SECTOR as usize;
-            if keep {
-                image[to..to + sector.len()].copy_from_slice(sector);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -275,9 +194,15 @@ impl World {
                     sess.push(Event::Behind);
                 }
             }
-            Note::PlexSynced { .. } => self.totals.synced += 1,
+            Note::PlexSynced { .. } => {
+                self.totals.synced += 1;
+                if let Some(storm) = &mut self.storm {
+                    storm.omen = Some(n);
+                }
+            }
             Note::ReadRepaired { .. } => self.totals.repaired += 1,
-            Note::PlexError { .. } | Note::PlexRetired { .. } | Note::LogCopyFailed { .. } => {}
+            Note::PlexRetired { plex, .. } => self.check_retired(n, plex),
+            Note::PlexError { .. } | Note::LogCopyFailed { .. } => {}
             Note::FeedFetch { .. } | Note::FeedRestored { .. } => {
                 panic!("n{n}: nobody asks for an online restore here: {note:?}")
             }
@@ -307,8 +232,12 @@ impl World {
                         &mut self.rng,
                     ),
                 };
+                if result.is_ok() && self.answers_late() {
+                    return self.daemon(n).jobs.push(Job::Late(io.io));
+                }
                 self.io_done(n, io.io, result);
             }
+            Job::Late(io) => self.io_done(n, io, Ok(())),
             Job::Log(io) => {
                 let node = &mut self.nodes[n];
                 let daemon = node.up.as_mut().expect("the node is up");
@@ -340,7 +269,8 @@ impl World {
         }
         let size = self.nodes[n].history.sectors.len() as u64;
         let hot = self.rng.chance(40);
-        let start = self.rng.below(if hot { 12 } else { size });
+        let used = self.storm.as_ref().map_or(size, |s| s.used.min(size));
+        let start = self.rng.below(if hot { 12 } else { used });
         let long = self.rng.chance(20);
         let len = 1 + self.rng.below(if long { 40 } else { 6 });
         let range = ByteRange::new(start * SECTOR, len.min(size - start) * SECTOR);
@@ -452,6 +382,19 @@ impl World {
                 let data = daemon.payloads.remove(&token).expect("payload");
                 self.check_read(n, range, at, &data, result);
             }
+            Asked::Compare { range, .. } => {
+                let data = daemon.payloads.remove(&token).expect("payload");
+                self.compared(n, range, &data, result);
+            }
+            Asked::Rewrite {
+                range,
+                source,
+                targets,
+                ..
+            } => {
+                daemon.payloads.remove(&token);
+                self.rewritten(n, range, source, &targets, result);
+            }
             Asked::Write {
                 range, fua, owner, ..
             } => {
@@ -508,14 +451,15 @@ impl World {
             assert!(!whole, "n{n}: a read failed that a plex could serve");
             return;
         }
-        let history = &mut self.nodes[n].history;
         for (sector, value) in sectors(range).zip(data) {
             assert!(
-                history.legal(sector, *value, at, false),
+                self.is_fine(n, sector, *value, at),
                 "n{n} step {now}: sector {sector} read {value}: {:?}",
-                history.sectors[sector]
+                self.nodes[n].history.sectors[sector]
             );
-            history.seen(sector, *value);
+            if !rotten(*value) {
+                self.nodes[n].history.seen(sector, *value);
+            }
         }
     }
 
@@ -528,7 +472,7 @@ impl World {
                     continue;
                 };
                 assert!(
-                    self.nodes[n].history.legal(sector, value, now + 1, false),
+                    self.is_fine(n, sector, value, now + 1),
                     "n{n} step {now}: acknowledged, but an active plex has {value} in sector {sector}"
                 );
             }

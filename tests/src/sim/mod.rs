@@ -22,6 +22,8 @@
 //! | `net` | connections: delayed, cut, half open |
 //! | `admin` | attach, detach, swap, plexes |
 //! | `faults` | what breaks |
+//! | `scrub` | blocks that rot, plexes compared and made equal |
+//! | `storm` | much of that at once, aimed at what is under way |
 //! | `check` | claims of consistency and of who may overwrite what |
 //! | `history`, `disk` | the model of a volume's content; a disk |
 //! | `rest` | everything heals: all copies must be equal |
@@ -39,9 +41,11 @@ pub mod maps;
 pub mod net;
 pub mod rest;
 pub mod rng;
+pub mod scrub;
 pub mod session;
 pub mod setup;
 pub mod shrink;
+pub mod storm;
 pub mod stream;
 pub mod target;
 pub mod world;
@@ -51,4 +55,5 @@ pub mod world;
 pub mod record;
 
 pub use shrink::{Outcome, STEPS, run, shrink};
+pub use storm::is_storm;
 pub use world::{Totals, World};

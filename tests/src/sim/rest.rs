@@ -5,6 +5,7 @@ use super::rng::Rng;
 use super::world::World;
 use feedplex::session::FeedState;
 use volmgr::model::{Direction, Feed, FeedIntent, PlexState};
+use volmgr::scrub::Word;
 
 /// Rounds after which the world must have come to rest.
 const ROUNDS: u32 = 6000;
@@ -51,6 +52,9 @@ impl World {
     fn heal(&mut self, n: usize, round: u32) {
         self.disk_returns(n);
         self.adopt_again(n);
+        if self.differs_by_rot(n) {
+            self.scrub(n, Some(Word::Copy(0)));
+        }
         let plexes = self.volume(n).expect("the volume").plexes.clone();
         for plex in plexes {
             if plex.state == PlexState::Offline {
@@ -133,6 +137,7 @@ impl World {
     fn at_rest(&mut self) -> bool {
         (0..self.nodes.len()).all(|n| {
             let recorded = self.volume(n).expect("the volume").clone();
+            let scrubbed = !self.differs_by_rot(n);
             let daemon = self.daemon(n);
             let engine = &daemon.engine;
             let quiet = daemon.jobs.is_empty()
@@ -141,6 +146,7 @@ impl World {
                 && engine.recover_bytes() == 0
                 && engine.logged_bytes() == 0;
             quiet
+                && scrubbed
                 && recorded.plexes.iter().all(|p| p.state == PlexState::Active)
                 && daemon.sessions.values().all(|s| !s.is_closing())
                 && recorded.feeds.iter().all(|f| {
@@ -163,11 +169,10 @@ impl World {
             let plexes = self.plexes_recorded_active(n);
             for sector in 0..self.nodes[n].history.sectors.len() {
                 let first = self.look(n, &plexes[0], sector).expect("a disk");
-                let history = &self.nodes[n].history;
                 assert!(
-                    history.legal(sector, first, self.step + 1, false),
+                    self.is_fine(n, sector, first, self.step + 1),
                     "n{n} at rest: sector {sector} has {first}: {:?}",
-                    history.sectors[sector]
+                    self.nodes[n].history.sectors[sector]
                 );
                 for plex in &plexes[1..] {
                     let value = self.look(n, plex, sector);

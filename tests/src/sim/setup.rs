@@ -3,9 +3,10 @@
 use super::disk::{Disk, SECTOR};
 use super::history::History;
 use super::rng::Rng;
+use super::storm::{Storm, is_storm};
 use super::world::{LV, Node, VG, World};
 use regionmap::log::Geometry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use uuid::Uuid;
 use volmgr::metadata::{MemPv, PvIo, Store, initialise_pv, inspect};
@@ -23,8 +24,14 @@ const DISK: u64 = (1 << 20) + EXTENTS * EXTENT + (256 << 10) + 4096;
 /// Seeds from here on have more faults, so that those below stay what they were when they found something.
 const MORE_FROM: u64 = 10_000;
 
-/// Disks of a node.
-const DISKS: usize = 3;
+/// Kinds of nodes: further plexes, striped or not, disks. Those behind the first three are for storms.
+const KINDS: [(u32, bool, usize); 5] = [
+    (0, false, 3),
+    (1, false, 3),
+    (0, true, 3),
+    (2, false, 3),
+    (1, true, 4),
+];
 
 /// A machine before anything has happened to it.
 struct Template {
@@ -39,11 +46,11 @@ fn pv(node: usize, disk: usize) -> Uuid {
     Uuid::from_u128(0xd15c_0000 + (node * 16 + disk) as u128)
 }
 
-/// Makes a node's group and volume, with `mirrors` further plexes, striped or not.
-fn template(node: usize, mirrors: u32, striped: bool) -> Template {
+/// Makes a node's group and volume, with `mirrors` further plexes, striped or not, on so many disks.
+fn template(node: usize, (mirrors, striped, count): (u32, bool, usize)) -> Template {
     let mut metas = Vec::new();
     let mut new = Vec::new();
-    for disk in 0..DISKS {
+    for disk in 0..count {
         let mut meta = MemPv::new(DISK);
         let label = initialise_pv(&mut meta, pv(node, disk)).expect("a disk of good size");
         metas.push((meta, label.data_start));
@@ -88,9 +95,9 @@ fn template(node: usize, mirrors: u32, striped: bool) -> Template {
         size: group.bytes_of(volume),
         region_size: REGION,
     };
-    let mut logs = vec![BTreeMap::new(); DISKS];
+    let mut logs = vec![BTreeMap::new(); count];
     for log in &volume.log {
-        let disk = (0..DISKS).find(|d| pv(node, *d) == log.pv).expect("a disk");
+        let disk = (0..count).find(|d| pv(node, *d) == log.pv).expect("a disk");
         let start = metas[disk].1 + log.pv_extent * EXTENT;
         let mut image = vec![0xee; (log.extents * EXTENT) as usize];
         for (at, bytes) in geometry.format(&[]) {
@@ -100,7 +107,7 @@ fn template(node: usize, mirrors: u32, striped: bool) -> Template {
     }
     debug_assert!(inspect(&mut metas[0].0.clone()).is_ok());
     Template {
-        pvs: (0..DISKS).map(|disk| pv(node, disk)).collect(),
+        pvs: (0..count).map(|disk| pv(node, disk)).collect(),
         extents: volume.extents,
         disks: metas,
         group,
@@ -108,16 +115,11 @@ fn template(node: usize, mirrors: u32, striped: bool) -> Template {
     }
 }
 
-/// Templates by node and kind: one plex, two plexes, one striped plex.
+/// Templates by node and kind.
 fn templates() -> &'static Vec<Vec<Template>> {
     static ALL: OnceLock<Vec<Vec<Template>>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let kinds = [(0, false), (1, false), (0, true)];
-        let node = |n| {
-            kinds
-                .map(|(mirrors, striped)| template(n, mirrors, striped))
-                .into()
-        };
+        let node = |n| KINDS.map(|kind| template(n, kind)).into();
         (0..3).map(node).collect()
     })
 }
@@ -157,14 +159,21 @@ impl World {
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
         let relations = match rng.below(6) {
-            0 => vec![(0, 1), (0, 2)],
-            1 => vec![(0, 1), (1, 2)],
+            0..=2 if is_storm(seed) => Vec::new(),
+            0 if !is_storm(seed) => vec![(0, 1), (0, 2)],
+            1 if !is_storm(seed) => vec![(0, 1), (1, 2)],
             _ => vec![(0, 1)],
         };
-        let count = if relations.len() > 1 { 3 } else { 2 };
-        let kinds: Vec<usize> = (0..count)
-            .map(|_| [1, 1, 1, 0, 0, 2][rng.index(6)])
-            .collect();
+        let count = relations.len().clamp(0, 2) + 1;
+        let kinds: Vec<usize> = match is_storm(seed) {
+            true => (0..count)
+                .map(|_| [1, 1, 3, 3, 4, 4][rng.index(6)])
+                .collect(),
+            false => (0..count)
+                .map(|_| [1, 1, 1, 0, 0, 2][rng.index(6)])
+                .collect(),
+        };
+        let storm = is_storm(seed).then(|| Storm::new(&mut rng, relations.is_empty()));
         let nodes = kinds.iter().enumerate().map(|(n, k)| node(n, *k)).collect();
         let mut world = Self {
             seed,
@@ -177,8 +186,10 @@ impl World {
             next: 1 << 20,
             faults: true,
             more: seed >= MORE_FROM,
+            storm,
             claims: BTreeMap::new(),
             points: BTreeMap::new(),
+            rot: BTreeSet::new(),
             passed_on: BTreeMap::new(),
             seeded: BTreeMap::new(),
             trace: trace.then(Vec::new),

@@ -8,10 +8,12 @@ use super::lane::{Asked, Job};
 use super::net::Conn;
 use super::record::Ask;
 use super::rng::Rng;
+use super::scrub::Scrub;
 use super::session::Sess;
+use super::storm::Storm;
 use blockio::IoError;
 use feedplex::session::FeedState;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use uuid::Uuid;
 use volmgr::engine::{Action, Engine, FeedId, IoId};
 use volmgr::metadata::Store;
@@ -59,6 +61,16 @@ pub struct Totals {
     pub behind: u64,
     /// Volumes grown.
     pub grown: u64,
+    /// Plexes taken out of service because too many of their reads failed.
+    pub retired: u64,
+    /// Walks over a volume whose plexes were compared.
+    pub scrubs: u64,
+    /// Sectors that rotted.
+    pub rotten: u64,
+    /// Blocks that a scrub found to differ.
+    pub differences: u64,
+    /// Blocks that a scrub made equal.
+    pub mended: u64,
     /// Disks that were full for a while.
     pub full_disks: u64,
     /// Disks that were slow for a while.
@@ -76,7 +88,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 20] {
+    fn fields(&mut self) -> [&mut u64; 25] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -95,6 +107,11 @@ impl Totals {
             &mut self.claims,
             &mut self.behind,
             &mut self.grown,
+            &mut self.retired,
+            &mut self.scrubs,
+            &mut self.rotten,
+            &mut self.differences,
+            &mut self.mended,
             &mut self.full_disks,
             &mut self.slow_disks,
             &mut self.clock_jumps,
@@ -154,6 +171,8 @@ pub struct Daemon {
     pub epochs: Vec<u32>,
     /// A plex to come: when the engine has written its map, and the map's slot.
     pub attaching: Option<(u64, u32)>,
+    /// Plexes are being compared.
+    pub scrub: Option<Scrub>,
 }
 
 /// A machine.
@@ -208,10 +227,14 @@ pub struct World {
     pub faults: bool,
     /// Among them those that came later: full and slow disks, clocks that jump.
     pub more: bool,
+    /// Much goes wrong at once.
+    pub storm: Option<Storm>,
     /// What sinks claim to hold, by feed.
     pub claims: BTreeMap<Uuid, Claim>,
     /// What points must hold.
     pub points: BTreeMap<Uuid, Truth>,
+    /// What has rotted: node, sector of its volume, and what became of it.
+    pub rot: BTreeSet<(usize, usize, u64)>,
     /// Up to which step a side's changes have been passed on, by feed and node.
     pub passed_on: BTreeMap<(Uuid, usize), u64>,
     /// Feeds whose first copy ended once on both sides.
@@ -278,6 +301,10 @@ impl World {
         for step in steps {
             self.rng = Rng::of_step(self.seed, step);
             self.totals.steps += 1;
+            if self.storm.is_some() {
+                self.storm_step();
+                continue;
+            }
             match self.rng.below(1000) {
                 0..=199 => self.client(),
                 200..=874 => {
@@ -333,10 +360,11 @@ impl World {
         }
         self.totals.operations += 1;
         match all[self.rng.index(all.len())] {
-            Next::Job(n, j) if self.drags(n, j) => {}
+            Next::Job(n, j) if self.drags(n, j) || self.is_late(n, j) => {}
             Next::Job(n, j) => self.do_job(n, j),
             Next::Session(n, id) => self.drive(n, id),
             Next::Sink(n, id) => self.acknowledge(n, id),
+            Next::Bulk(..) if self.storm.is_some() && self.faults && self.rng.chance(60) => {}
             Next::Bulk(n, id) => self.bulk(n, id),
             Next::Net(id, end) => self.deliver(id, end),
             Next::Data(id, stream) => self.receive(id, stream),
@@ -371,6 +399,7 @@ impl World {
             let now = self.now(n);
             self.call(n, |engine, out| engine.tick(now, out));
             self.attach_plex(n);
+            self.scrub_on(n);
             for sess in self.daemon(n).sessions.values_mut() {
                 sess.push(feedplex::session::Event::Tick);
             }
