@@ -43,14 +43,15 @@ pub(crate) fn ones(len: u64) -> Box<PageBits> {
 
 /// The first bit in `[first, end)` that equals `value`.
 pub(crate) fn find(words: &PageBits, first: u64, end: u64, value: bool) -> Option<u64> {
-    let mut found = None;
-    for_words(first, end, |i, mask| {
-        if found.is_none() {
-            let word = if value { words[i] } else { !words[i] } & mask;
-            if word != 0 {
-                found = Some(i as u64 * 64 + u64::from(word.trailing_zeros()));
-            }
+    let mut at = first;
+    while at < end {
+        let word = words[(at / 64) as usize];
+        let word = if value { word } else { !word } & (u64::MAX << (at % 64));
+        let start = at / 64 * 64;
+        if word != 0 {
+            return Some(start + u64::from(word.trailing_zeros())).filter(|bit| *bit < end);
         }
-    });
-    found
+        at = start + 64;
+    }
+    None
 }

@@ -126,3 +126,6 @@ impl MetadataError {
         move |source| Self::Io { what, source }
     }
 }
+
+#[cfg(test)]
+mod forged_tests;

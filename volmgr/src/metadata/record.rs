@@ -9,7 +9,7 @@
 //! | 8 | 4 | format version, 1 |
 //! | 12 | 4 | kind: 1 snapshot, 2 delta |
 //! | 16 | 16 | group UUID |
-//! | 32 | 8 | sequence number of the commit |
+//! | 32 | 8 | sequence number of the commit, below 2^63 |
 //! | 40 | 16 | commit UUID |
 //! | 56 | 16 | UUID of the commit before it, zero for a group's first |
 //! | 72 | 8 | length of the payload in bytes |
@@ -18,6 +18,7 @@
 //! | 124 | 4 | crc32c of the 124 bytes before |
 
 use crate::bytes::{array_at, put, u32_at, u64_at, uuid_at};
+use crate::model::Group;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -139,10 +140,15 @@ impl RecordHeader {
         };
         let uuid = |at| uuid_at(&header, at).ok_or(short.clone());
         let number = |at| u64_at(&header, at).ok_or(short.clone());
+        let seqno = number(AT_SEQNO)?;
+        if seqno > Group::SEQNO_MAX {
+            let field = "sequence number";
+            return Err(RecordError::Field { field });
+        }
         Ok(Self {
             kind,
             group: uuid(AT_GROUP)?,
-            seqno: number(AT_SEQNO)?,
+            seqno,
             commit: uuid(AT_COMMIT)?,
             previous: uuid(AT_PREVIOUS)?,
             payload_len: number(AT_LEN)?,

@@ -1,7 +1,7 @@
 //! Where the next record of an area goes, and the records of a commit.
 
 use super::area::segments;
-use super::{AreaScan, Delta, RecordHeader, RecordKind};
+use super::{AreaScan, Chain, Delta, RecordHeader, RecordKind};
 use crate::label::Area;
 use crate::model::Group;
 use uuid::Uuid;
@@ -43,8 +43,14 @@ pub(super) struct Write {
 }
 
 impl AreaState {
-    pub(super) fn new(scan: &AreaScan, group: Uuid) -> Self {
-        let tip = scan.newest(Some(group)).and_then(|chain| {
+    /// A chain that is `bad`, by where it begins, is not gone on with: its records are good, their content is not.
+    pub(super) fn new(scan: &AreaScan, group: Uuid, bad: impl Fn(u64) -> bool) -> Self {
+        let ours = |chain: &&Chain| {
+            chain.tip().is_some_and(|tip| tip.group == group) && !bad(chain.segment.start)
+        };
+        let chains = scan.chains.iter().filter(ours);
+        let newest = chains.max_by_key(|chain| chain.tip().map(|tip| tip.seqno));
+        let tip = newest.and_then(|chain| {
             let sizes: Vec<u64> = chain
                 .records
                 .iter()

@@ -69,6 +69,9 @@ pub enum CommitError {
     /// The version is of another group, or its commit's identity was used before.
     #[error("the new version does not follow the present one")]
     NotNext,
+    /// There is no number left for it: no group gets there but by forged metadata.
+    #[error("the group has no number left for another commit: its metadata was tampered with")]
+    NoNumberLeft,
     /// A given disk is another PV than the caller says, or belongs to another group.
     #[error("the disk given as {pv} is not that disk, or belongs to another group")]
     WrongDisk {
@@ -129,13 +132,15 @@ impl Store {
     /// For a group as assembled; `None` where no version was chosen.
     pub fn open<K>(assembly: &Assembly<K>) -> Option<Self> {
         let group = assembly.chosen()?.clone();
+        let mut seqno = group.seqno;
         let mut settled = true;
         let mut pvs = BTreeMap::new();
         for member in &assembly.members {
             let Some(label) = member.scan.chosen_label() else {
                 continue;
             };
-            let state = PvState::new(label.clone(), &member.scan.areas, group.uuid);
+            let scan = &member.scan;
+            let state = PvState::new(label.clone(), &scan.areas, group.uuid, &scan.bad_content);
             let whole = state.areas.len() == 2
                 && state
                     .areas
@@ -144,12 +149,13 @@ impl Store {
             let labelled = label.group == Some(group.uuid)
                 && member.scan.label.front == member.scan.label.back;
             if member.state != MemberState::Returning {
+                seqno = seqno.max(taken(&scan.areas, group.uuid));
                 settled &= whole && labelled && member.state == MemberState::Present;
             }
             pvs.insert(member.pv, state);
         }
         Some(Self {
-            seqno: group.seqno,
+            seqno,
             group,
             pvs,
             settled,
@@ -193,6 +199,9 @@ impl Store {
         }
         let targets = self.targets(&next, pvs)?;
         next.seqno = self.seqno + 1;
+        if next.seqno > Group::SEQNO_MAX {
+            return Err(CommitError::NoNumberLeft);
+        }
         next.commit = commit;
         self.stamp_missing(&mut next);
         // Checked, so no two volumes share anything now, whatever was on the way here.
@@ -305,10 +314,8 @@ impl Store {
         let areas = read_areas(io, &label);
         // A disk that was to join when the power went may have that commit, and nobody else: its number is
         // taken.
-        let taken = areas.iter().filter_map(|a| a.newest(Some(self.group.uuid)));
-        let taken = taken.filter_map(|chain| chain.tip()).map(|tip| tip.seqno);
-        self.seqno = taken.fold(self.seqno, u64::max);
-        let state = PvState::new(label, &areas, self.group.uuid);
+        self.seqno = self.seqno.max(taken(&areas, self.group.uuid));
+        let state = PvState::new(label, &areas, self.group.uuid, &[]);
         self.pvs.insert(pv, state);
         Ok(())
     }
@@ -417,9 +424,19 @@ impl Store {
     }
 }
 
+/// The highest sequence number of the group in these areas, 0 for none.
+fn taken(areas: &[AreaScan], group: Uuid) -> u64 {
+    let chains = areas.iter().filter_map(|area| area.newest(Some(group)));
+    let tips = chains.filter_map(|chain| chain.tip());
+    tips.map(|tip| tip.seqno).max().unwrap_or(0)
+}
+
 impl PvState {
-    fn new(label: Label, areas: &[AreaScan], group: Uuid) -> Self {
-        let areas = areas.iter().map(|a| AreaState::new(a, group)).collect();
+    /// `bad_content`: starts of segments whose chain is not to be gone on with, and why.
+    fn new(label: Label, areas: &[AreaScan], group: Uuid, bad_content: &[(u64, String)]) -> Self {
+        let bad = |start| bad_content.iter().any(|(bad, _)| *bad == start);
+        let areas = areas.iter().map(|a| AreaState::new(a, group, bad));
+        let areas = areas.collect();
         Self { label, areas }
     }
 }

@@ -180,6 +180,8 @@ impl<'a> Check<'a> {
         self.tags(&group.tags);
         let size = group.extent_size;
         self.range(valid_extent_size(size), &group.name, "extent size", size);
+        let possible = group.seqno <= Group::SEQNO_MAX;
+        self.range(possible, &group.name, "sequence number", group.seqno);
         self.unique("PV", group.pvs.iter().map(|p| p.uuid));
         self.unique("volume UUID", group.volumes.iter().map(|v| v.uuid));
         self.unique("volume", group.volumes.iter().map(|v| v.name.as_str()));

@@ -57,6 +57,10 @@ pub struct Pv {
 }
 
 impl Group {
+    /// Highest number of a commit: no group gets there by commits. What says so was forged, and is not believed, so
+    /// that nothing has to care what comes after it.
+    pub const SEQNO_MAX: u64 = u64::MAX >> 1;
+
     /// The volume of this name.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.volumes.named(name)
