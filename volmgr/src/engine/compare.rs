@@ -1,9 +1,9 @@
 //! Reading the same range from several plexes at one moment, to compare them: writes to the range are
 //! held meanwhile, so a difference is one.
 
-use super::mapping::segments;
+use super::transfer::Transfer;
 use super::*;
-use blockio::{Flags, Payload, Ticket};
+use blockio::Ticket;
 
 /// A part that cannot be read is rewritten where it is no longer than this.
 const MEND_BYTES: u64 = 4096;
@@ -63,26 +63,13 @@ impl Engine {
                 compare.error = Some(IoError::new(IoErrorKind::Gone));
                 continue;
             };
-            let base = index as u64 * range.len();
-            let mut count = 0;
-            let whole = segments(&plex.map, range, |part, at| {
-                let tag = Tag::Compare {
-                    compare: key,
-                    plex: *id,
-                    range: part,
-                };
-                out.push(Action::Disk(DiskIo {
-                    io: IoId(tags.insert(tag)),
-                    op: DiskOp::Read,
-                    at,
-                    payload: Some(Payload {
-                        id: compare.payload,
-                        skip: base + part.start() - range.start(),
-                    }),
-                    flags: Flags::empty(),
-                }));
-                count += 1;
-            });
+            let tag = |range| Tag::Compare {
+                compare: key,
+                plex: *id,
+                range,
+            };
+            let read = Transfer::read(compare.payload, index as u64 * range.len());
+            let (count, whole) = read.emit(tags, &plex.map, range, tag, out);
             plex.reads += count;
             compare.pending += count;
             if !whole {

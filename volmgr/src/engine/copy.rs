@@ -1,12 +1,12 @@
 //! Copies through bounce payloads, holding writes to their range: resync of plexes, recovery after
 //! a crash, repair of what could not be read, and regions too hot for a feed's bulk copy.
 
-use super::mapping::segments;
 use super::plex::read_result;
 use super::read::bit;
 use super::track::next_free_run;
+use super::transfer::Transfer;
 use super::*;
-use blockio::{Flags, Payload, mutant};
+use blockio::mutant;
 
 /// Regions looked at in search of the next copy.
 const ATTEMPTS: u32 = 64;
@@ -158,26 +158,14 @@ impl Engine {
         };
         copy.source = source.filter(|_| part == copy.range);
         let (id, tried) = (plex.id, tried | bit(plex.id));
-        let (tags, mut count) = (&mut self.tags, 0);
-        let whole = segments(&plex.map, part, |range, at| {
-            let tag = Tag::CopyRead {
-                copy: key,
-                plex: id,
-                range,
-                tried,
-            };
-            out.push(Action::Disk(DiskIo {
-                io: IoId(tags.insert(tag)),
-                op: DiskOp::Read,
-                at,
-                payload: Some(Payload {
-                    id: copy.bounce,
-                    skip: range.start() - copy.range.start(),
-                }),
-                flags: Flags::empty(),
-            }));
-            count += 1;
-        });
+        let tag = |range| Tag::CopyRead {
+            copy: key,
+            plex: id,
+            range,
+            tried,
+        };
+        let read = Transfer::read(copy.bounce, part.start() - copy.range.start());
+        let (count, whole) = read.emit(&mut self.tags, &plex.map, part, tag, out);
         plex.reads += count;
         copy.pending += count;
         copy.failed |= !whole;
@@ -251,24 +239,13 @@ impl Engine {
             if !target {
                 continue;
             }
-            segments(&plex.map, range, |part, at| {
-                let tag = Tag::CopyWrite {
-                    copy: key,
-                    plex: plex.id,
-                    range: part,
-                };
-                out.push(Action::Disk(DiskIo {
-                    io: IoId(tags.insert(tag)),
-                    op: DiskOp::Write,
-                    at,
-                    payload: Some(Payload {
-                        id: bounce,
-                        skip: part.start() - range.start(),
-                    }),
-                    flags: Flags::empty(),
-                }));
-                pending += 1;
-            });
+            let tag = |range| Tag::CopyWrite {
+                copy: key,
+                plex: plex.id,
+                range,
+            };
+            let write = Transfer::write(bounce, 0);
+            pending += write.emit(tags, &plex.map, range, tag, out).0;
         }
         self.stats.copied_bytes += range.len();
         if let Some(copy) = self.copy(key) {

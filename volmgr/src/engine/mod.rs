@@ -47,6 +47,7 @@ mod restore;
 mod rewrite;
 mod slab;
 mod track;
+mod transfer;
 mod whole;
 mod write;
 

@@ -1,9 +1,9 @@
 //! Reads: from one active plex, from another where that fails.
 
-use super::mapping::segments;
 use super::plex::read_result;
+use super::transfer::Transfer;
 use super::*;
-use blockio::{Flags, Payload, Ticket, mutant};
+use blockio::{Flags, Ticket, mutant};
 
 /// Most repairs that wait; more are left to the next read or verification.
 const MAX_REPAIRS: usize = 64;
@@ -114,27 +114,15 @@ impl Engine {
             return;
         };
         let (id, base, payload) = (plex.id, read.range.start(), read.payload);
-        let tags = &mut self.tags;
-        let (mut count, tried) = (0, tried | bit(id));
-        let whole = segments(&plex.map, part, |range, at| {
-            let tag = Tag::Read {
-                read: key,
-                plex: id,
-                range,
-                tried,
-            };
-            out.push(Action::Disk(DiskIo {
-                io: IoId(tags.insert(tag)),
-                op: DiskOp::Read,
-                at,
-                payload: Some(Payload {
-                    id: payload,
-                    skip: range.start() - base,
-                }),
-                flags: Flags::empty(),
-            }));
-            count += 1;
-        });
+        let tried = tried | bit(id);
+        let tag = |range| Tag::Read {
+            read: key,
+            plex: id,
+            range,
+            tried,
+        };
+        let transfer = Transfer::read(payload, part.start() - base);
+        let (count, whole) = transfer.emit(&mut self.tags, &plex.map, part, tag, out);
         plex.reads += count;
         read.pending += count;
         if !whole {

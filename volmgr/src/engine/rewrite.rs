@@ -6,10 +6,10 @@
 //! A rewrite is not in the dirty-region log, on purpose: after a crash regions in that log are copied from the first
 //! plex, and that may be the one which is wrong. What a crash tears differed before.
 
-use super::mapping::segments;
 use super::plex::read_result;
+use super::transfer::Transfer;
 use super::*;
-use blockio::{Flags, Payload, Ticket};
+use blockio::Ticket;
 
 #[derive(Debug)]
 pub(super) struct Rewrite {
@@ -86,25 +86,12 @@ impl Engine {
         rewrite.error = refused;
         let plex = self.plexes.iter_mut().find(|p| p.id == rewrite.source);
         if let (None, Some(plex)) = (refused, plex) {
-            let (tags, range, payload, mut count) =
-                (&mut self.tags, rewrite.range, rewrite.payload, 0);
-            let whole = segments(&plex.map, range, |part, at| {
-                let tag = Tag::RewriteRead {
-                    rewrite: key,
-                    plex: plex.id,
-                };
-                out.push(Action::Disk(DiskIo {
-                    io: IoId(tags.insert(tag)),
-                    op: DiskOp::Read,
-                    at,
-                    payload: Some(Payload {
-                        id: payload,
-                        skip: part.start() - range.start(),
-                    }),
-                    flags: Flags::empty(),
-                }));
-                count += 1;
-            });
+            let tag = |_| Tag::RewriteRead {
+                rewrite: key,
+                plex: plex.id,
+            };
+            let read = Transfer::read(rewrite.payload, 0);
+            let (count, whole) = read.emit(&mut self.tags, &plex.map, rewrite.range, tag, out);
             plex.reads += count;
             rewrite.pending = count;
             if !whole {
@@ -193,24 +180,13 @@ impl Engine {
             if refused.is_some() {
                 break;
             }
-            segments(&plex.map, range, |part, at| {
-                let tag = Tag::RewriteWrite {
-                    rewrite: key,
-                    plex: plex.id,
-                    range: part,
-                };
-                out.push(Action::Disk(DiskIo {
-                    io: IoId(tags.insert(tag)),
-                    op: DiskOp::Write,
-                    at,
-                    payload: Some(Payload {
-                        id: payload,
-                        skip: part.start() - range.start(),
-                    }),
-                    flags: Flags::empty(),
-                }));
-                pending += 1;
-            });
+            let tag = |range| Tag::RewriteWrite {
+                rewrite: key,
+                plex: plex.id,
+                range,
+            };
+            let write = Transfer::write(payload, 0);
+            pending += write.emit(tags, &plex.map, range, tag, out).0;
         }
         rewrite.pending = pending;
         if pending > 0 {

@@ -1,7 +1,7 @@
 //! Writes, discards and write-zeroes: in order, logged, to every plex and feed.
 
-use super::mapping::segments;
 use super::plex::Gated;
+use super::transfer::Transfer;
 use super::*;
 use blockio::{Flags, Payload, Ticket, mutant};
 
@@ -405,24 +405,18 @@ fn emit(
     flags: Flags,
     out: Out<'_>,
 ) -> u32 {
-    let mut count = 0;
-    segments(&plex.map, part, |range, at| {
-        let tag = Tag::Write {
-            write: key,
-            plex: plex.id,
-            range,
-        };
-        out.push(Action::Disk(DiskIo {
-            io: IoId(tags.insert(tag)),
-            op,
-            at,
-            payload: write.payload.map(|id| Payload {
-                id,
-                skip: range.start() - whole.start(),
-            }),
-            flags: flags & (Flags::FUA | Flags::NO_UNMAP | Flags::FAST_ZERO),
-        }));
-        count += 1;
-    });
-    count
+    let tag = |range| Tag::Write {
+        write: key,
+        plex: plex.id,
+        range,
+    };
+    let transfer = Transfer {
+        op,
+        payload: write.payload.map(|id| Payload {
+            id,
+            skip: part.start() - whole.start(),
+        }),
+        flags: flags & (Flags::FUA | Flags::NO_UNMAP | Flags::FAST_ZERO),
+    };
+    transfer.emit(tags, &plex.map, part, tag, out).0
 }
