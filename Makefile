@@ -49,6 +49,8 @@ bench: build ## figures beside those of others (tests/bench)
 	@$(need) bench
 	tests/bench/run
 	tests/bench/live
+	tests/bench/resync
+	tests/bench/where
 	tests/bench/control
 
 sim: ## whole nodes over simulated disks and networks; SEED=… replays one
