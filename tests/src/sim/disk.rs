@@ -94,6 +94,11 @@ impl Disk {
         }
     }
 
+    /// Would a power cut take something away from these sectors?
+    pub fn has_cached(&self, sectors: std::ops::Range<usize>) -> bool {
+        self.cache.iter().any(|(_, at, _)| sectors.contains(at))
+    }
+
     /// A sector comes to hold something else, in silence; false where it is in the cache, or cannot be read anyway.
     pub fn rot(&mut self, sector: usize, value: u64) -> bool {
         let cached = self.cache.iter().any(|(_, at, _)| *at == sector);

@@ -20,8 +20,8 @@ pub enum Job {
     Log(LogIo),
     /// A commit of a plex's state.
     Commit(IoId, PlexId, PlexState),
-    /// It has been done well; the engine has not heard of it.
-    Late(IoId),
+    /// This disk has done it well; the engine has not heard of it.
+    Late(IoId, usize),
 }
 
 /// Who waits for a request.
@@ -222,7 +222,8 @@ impl World {
                 self.note(|| format!("n{n}   does {:?}", io.io));
                 let node = &mut self.nodes[n];
                 let daemon = node.up.as_mut().expect("the node is up");
-                let result = match disk_of(&daemon.epochs, io.at.disk) {
+                let disk = disk_of(&daemon.epochs, io.at.disk);
+                let result = match disk {
                     None => Err(IoError::new(IoErrorKind::Gone)),
                     Some(disk) => node.disks[disk].perform(
                         &io,
@@ -232,12 +233,14 @@ impl World {
                         &mut self.rng,
                     ),
                 };
-                if result.is_ok() && self.answers_late() {
-                    return self.daemon(n).jobs.push(Job::Late(io.io));
+                if let (Ok(()), Some(disk)) = (result, disk)
+                    && self.answers_late()
+                {
+                    return self.daemon(n).jobs.push(Job::Late(io.io, disk));
                 }
                 self.io_done(n, io.io, result);
             }
-            Job::Late(io) => self.io_done(n, io, Ok(())),
+            Job::Late(io, _) => self.io_done(n, io, Ok(())),
             Job::Log(io) => {
                 let node = &mut self.nodes[n];
                 let daemon = node.up.as_mut().expect("the node is up");

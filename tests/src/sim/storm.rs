@@ -8,17 +8,21 @@
 //! What the volume is to survive stays the same: there is always a plex in service that nothing is wrong with.
 
 use super::boot::disk_of;
-use super::disk::Disk;
+use super::disk::{Disk, sectors};
 use super::lane::{Job, Owner};
 use super::rng::Rng;
 use super::world::World;
-use volmgr::engine::PlexId;
-use volmgr::model::{Plex, PlexState};
+use blockio::ByteRange;
+use volmgr::engine::{DiskRange, PlexId};
+use volmgr::model::{Feed, FeedIntent, Plex, PlexState};
 use volmgr::scrub::Word;
 
 /// Of so many seeds one is a storm: this one.
 const ONE_OF: u64 = 8;
 const WHICH: u64 = 2;
+
+/// What happens in one step.
+const EVENTS: u32 = 3;
 
 /// Is this seed's weather a storm?
 pub fn is_storm(seed: u64) -> bool {
@@ -36,6 +40,8 @@ pub struct Storm {
     late: u64,
     /// A plex of this node has just come into step.
     pub omen: Option<usize>,
+    /// This node crashes when so many events have passed.
+    doom: Option<(usize, u64)>,
 }
 
 impl Storm {
@@ -44,11 +50,16 @@ impl Storm {
         Self {
             crashes: match alone {
                 true => [2, 6, 18][rng.index(3)],
-                false => [1, 3, 6][rng.index(3)],
+                false => [0, 1, 3][rng.index(3)],
             },
-            used: [24, 64, 256][rng.index(3)],
+            used: match alone {
+                true => [24, 64, 256][rng.index(3)],
+                // What is written again and again is copied again and again.
+                false => [64, 128, 256][rng.index(3)],
+            },
             late: [0, 10, 20][rng.index(3)],
             omen: None,
+            doom: None,
         }
     }
 }
@@ -66,14 +77,32 @@ enum Strike {
 impl World {
     /// A step of a storm.
     pub(super) fn storm_step(&mut self) {
+        for _ in 0..EVENTS {
+            self.storm_event();
+        }
+    }
+
+    fn storm_event(&mut self) {
         let Some(storm) = &mut self.storm else { return };
         let crashes = storm.crashes;
-        if let Some(n) = storm.omen.take()
-            && self.rng.chance(12)
+        let omen = storm.omen.take();
+        storm.doom = storm.doom.map(|(n, left)| (n, left.saturating_sub(1)));
+        if let Some((n, _)) = storm.doom.take_if(|(_, left)| *left == 0)
             && self.nodes[n].up.is_some()
         {
-            self.crash(n, true);
+            let power = self.rng.chance(60);
+            self.crash(n, power);
             return self.boot(n);
+        }
+        if let Some(n) = omen.filter(|n| self.nodes[*n].up.is_some()) {
+            match self.rng.below(100) {
+                0..=9 => {
+                    self.crash(n, true);
+                    return self.boot(n);
+                }
+                10..=49 => self.strike(n, 60),
+                _ => {}
+            }
         }
         match self.rng.below(1000) {
             0..=219 => {
@@ -90,25 +119,41 @@ impl World {
                 self.supervise();
                 self.tend();
             }
-            810..=839 => self.admin(),
+            810..=839 if self.is_alone() || self.rng.chance(15) => self.admin(),
+            810..=839 => self.copy_on(),
             840..=859 => self.scrub_or_rot(),
-            860..=919 => self.strike(),
+            860..=919 => {
+                // The source of a feed rather than its sink.
+                let n = self.rng.index(self.nodes.len() + 1) % self.nodes.len();
+                self.strike(n, if self.is_alone() { 15 } else { 3 });
+            }
             920..=964 => self.calm(),
-            965..=974 if self.nodes.len() > 1 => self.network_fault(),
+            965..=979 if !self.is_alone() => self.network_fault(),
             what if what >= 1000 - crashes => self.crash_someone(),
             _ => {}
         }
     }
 
-    /// An admin sees to logs that are not valid, and has the volume copied.
-    fn tend(&mut self) {
-        if self.nodes.len() > 1
-            && self.nodes[0].up.is_some()
-            && self.daemon(0).entries.is_empty()
-            && self.rng.chance(30)
-        {
-            self.attach_to(0, 1, true);
+    /// A storm over one node alone.
+    fn is_alone(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// An admin wants the volume copied, whatever has become of that.
+    fn copy_on(&mut self) {
+        if self.nodes[0].up.is_none() {
+            return;
         }
+        let paused = |f: &&Feed| f.intent == FeedIntent::Paused;
+        let feeds = self.volume(0).into_iter().flat_map(|v| &v.feeds);
+        match feeds.clone().find(paused).map(|f| f.uuid) {
+            Some(feed) => self.resume(0, feed),
+            None => self.attach_to(0, 1, true),
+        }
+    }
+
+    /// An admin sees to logs that are not valid.
+    fn tend(&mut self) {
         let n = self.rng.index(self.nodes.len());
         if self.nodes[n].up.is_some() && self.rng.chance(20) && !self.commits_pending(n) {
             self.adopt_again(n);
@@ -149,9 +194,8 @@ impl World {
         }
     }
 
-    /// A disk fails that the volume can do without just now.
-    fn strike(&mut self) {
-        let n = self.rng.index(self.nodes.len());
+    /// A disk fails that the volume can do without just now; in `doom` cases of a hundred the node crashes soon after.
+    fn strike(&mut self, n: usize, doom: u64) {
         if self.nodes[n].up.is_none() {
             return;
         }
@@ -166,9 +210,14 @@ impl World {
         let (plex, _) = &served[at];
         let mut disks = self.disks_of(n, plex);
         let copied = self.copied_from(n);
-        let aimed = !copied.is_empty() && self.rng.chance(60);
-        if aimed {
+        let late = self.answered_late(n);
+        let mut aimed = true;
+        if !copied.is_empty() && self.rng.chance(70) {
             disks = copied;
+        } else if !late.is_empty() && self.rng.chance(40) {
+            disks = late;
+        } else {
+            aimed = false;
         }
         if disks.is_empty() {
             return;
@@ -207,9 +256,15 @@ impl World {
             Strike::Slow => it.slow = true,
             Strike::Sectors => it.bad.extend(bad),
         }
-        if strike == Strike::Flush && self.rng.chance(50) {
+        if strike == Strike::Flush && (aimed || self.rng.chance(50)) {
             // So that it is met soon.
             self.flush(n, Owner::Client);
+        }
+        let soon = 1 + self.rng.below(10);
+        if self.rng.chance(doom)
+            && let Some(storm) = &mut self.storm
+        {
+            storm.doom = Some((n, soon));
         }
     }
 
@@ -234,15 +289,41 @@ impl World {
         pvs.filter_map(disk).collect()
     }
 
-    /// The disks that bulk copies are about to be read from.
+    /// The disks that have done what the engine has not heard of.
+    fn answered_late(&self, n: usize) -> Vec<usize> {
+        let daemon = self.nodes[n].up.as_ref().expect("the node is up");
+        let late = |job: &Job| match job {
+            Job::Late(_, disk) => Some(*disk),
+            _ => None,
+        };
+        daemon.jobs.iter().filter_map(late).collect()
+    }
+
+    /// The disks that bulk copies are about to be read from, and that have not stored all of that.
     fn copied_from(&self, n: usize) -> Vec<usize> {
         let daemon = self.nodes[n].up.as_ref().expect("the node is up");
         let sources = daemon.sessions.values().filter_map(|s| s.source.as_ref());
         let waiting = sources.flat_map(|s| &s.bulk).filter(|(_, d)| d.is_none());
         let segments = waiting.flat_map(|(copy, _)| &copy.segments);
-        segments
-            .filter_map(|at| disk_of(&daemon.epochs, at.disk))
-            .collect()
+        let lossy = |at: &DiskRange| {
+            let disk = disk_of(&daemon.epochs, at.disk)?;
+            let it = &self.nodes[n].disks[disk];
+            let first = it.sector(at.range.start());
+            it.has_cached(first..first + sectors(at.range).len())
+                .then_some(disk)
+        };
+        segments.filter_map(lossy).collect()
+    }
+
+    /// Does a plex in service have something else there than what was read from these disks of one that is not?
+    pub(super) fn is_old(&self, n: usize, range: ByteRange, read: &[u64], disks: &[usize]) -> bool {
+        let in_service = self.plexes_in_service(n);
+        let uses = |p: &Plex| self.disks_of(n, p).iter().any(|d| disks.contains(d));
+        !in_service.iter().any(uses)
+            && in_service.iter().any(|p| {
+                let mut all = sectors(range).zip(read);
+                all.any(|(s, value)| self.look(n, p, s).is_some_and(|now| now != *value))
+            })
     }
 
     /// Is there a plex in service that does without this disk, on disks that nothing is wrong with? Where plexes are being
@@ -273,7 +354,7 @@ impl World {
 
     /// Is this an answer that takes its time?
     pub(super) fn is_late(&mut self, n: usize, job: usize) -> bool {
-        let late = matches!(self.daemon(n).jobs[job], Job::Late(_));
+        let late = matches!(self.daemon(n).jobs[job], Job::Late(..));
         late && self.faults && self.rng.chance(92)
     }
 }

@@ -1,6 +1,7 @@
 //! Data streams: the source's books of what the sink has, the sink's of what it has done. The books
 //! are `feedplex`'s own; the threads around them are modelled.
 
+use super::boot::disk_of;
 use super::lane::Owner;
 use super::net::{Body, Frame};
 use super::world::World;
@@ -296,7 +297,7 @@ impl World {
         let Some(data) = data else {
             let mut data = Vec::new();
             for at in &copy.segments {
-                let disk = super::boot::disk_of(epochs, at.disk).map(|d| &node.disks[d]);
+                let disk = disk_of(epochs, at.disk).map(|d| &node.disks[d]);
                 let count = (at.range.len() / super::disk::SECTOR) as usize;
                 let first = disk.map_or(0, |d| d.sector(at.range.start()));
                 match disk {
@@ -314,7 +315,16 @@ impl World {
                     }
                 }
             }
-            return source.bulk.push_front((copy, Some(data)));
+            let (read, range) = (data.clone(), copy.range);
+            let disks = copy
+                .segments
+                .iter()
+                .filter_map(|at| disk_of(epochs, at.disk));
+            let disks: Vec<usize> = disks.collect();
+            source.bulk.push_front((copy, Some(data)));
+            let old = self.is_old(n, range, &read, &disks);
+            self.totals.old_copies += u64::from(old);
+            return;
         };
         let sequence = source.bulk_acks.next_sequence();
         let conn = daemon.sessions[&id].conn;

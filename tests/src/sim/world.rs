@@ -71,6 +71,8 @@ pub struct Totals {
     pub differences: u64,
     /// Blocks that a scrub made equal.
     pub mended: u64,
+    /// Bulk copies that read what a plex had lost.
+    pub old_copies: u64,
     /// Disks that were full for a while.
     pub full_disks: u64,
     /// Disks that were slow for a while.
@@ -88,7 +90,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 25] {
+    fn fields(&mut self) -> [&mut u64; 26] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -112,6 +114,7 @@ impl Totals {
             &mut self.rotten,
             &mut self.differences,
             &mut self.mended,
+            &mut self.old_copies,
             &mut self.full_disks,
             &mut self.slow_disks,
             &mut self.clock_jumps,
@@ -364,9 +367,10 @@ impl World {
             Next::Job(n, j) => self.do_job(n, j),
             Next::Session(n, id) => self.drive(n, id),
             Next::Sink(n, id) => self.acknowledge(n, id),
-            Next::Bulk(..) if self.storm.is_some() && self.faults && self.rng.chance(60) => {}
+            Next::Bulk(..) if self.storm.is_some() && self.faults && self.rng.chance(90) => {}
             Next::Bulk(n, id) => self.bulk(n, id),
             Next::Net(id, end) => self.deliver(id, end),
+            Next::Data(..) if self.storm.is_some() && self.faults && self.rng.chance(70) => {}
             Next::Data(id, stream) => self.receive(id, stream),
         }
         true

@@ -200,6 +200,14 @@ pub enum PlanError {
         /// The plex.
         plex: String,
     },
+    /// A plex is not called active while a disk of it is missing: nobody could start the volume then.
+    #[error("{plex} of {volume} lies on a disk that is missing")]
+    DiskMissing {
+        /// The volume.
+        volume: String,
+        /// The plex.
+        plex: String,
+    },
     /// A change of state that makes no sense.
     #[error("{plex} of {volume} cannot go from {from:?} to {to:?}")]
     Transition {

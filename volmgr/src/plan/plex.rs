@@ -179,8 +179,9 @@ pub fn detach_plex(group: &Group, volume: &str, number: u32) -> Result<Group, Pl
 /// another.
 ///
 /// # Errors
-/// [`PlanError::Transition`], [`PlanError::LastActivePlex`]; and [`PlanError::LogNotValid`] where a plex would be
-/// active without a log to go on from if it becomes the last one.
+/// [`PlanError::Transition`], [`PlanError::LastActivePlex`]; [`PlanError::DiskMissing`] where a plex would be active
+/// without all of its disks; and [`PlanError::LogNotValid`] where it would be without a log to go on from if it becomes
+/// the last one.
 pub fn set_plex_state(
     group: &Group,
     volume: &str,
@@ -204,6 +205,15 @@ pub fn set_plex_state(
         });
     }
     let active = |s: PlexState| s == PlexState::Active;
+    // A disk that another commit has given up meanwhile: whoever asks for this has not heard of it yet.
+    let pvs = volume.pvs_of(&volume.plexes[index]);
+    let away = |pv: &Uuid| group.pv(*pv).is_none_or(|p| p.missing_since.is_some());
+    if active(state) && !active(from) && pvs.iter().any(away) {
+        return Err(PlanError::DiskMissing {
+            volume: volume.name.clone(),
+            plex: name,
+        });
+    }
     let unready = volume.log.iter().any(|l| l.plex == uuid && !l.valid);
     if active(state) && !active(from) && unready && !mutant("active-before-its-log") {
         return Err(PlanError::LogNotValid {

@@ -51,7 +51,7 @@ pub(super) async fn follow(
                         }
                         Ok(())
                     }
-                    Err(error) if waits_for_log(&error) => {
+                    Err(error) if not_yet(&error) => {
                         // The engine asks again. Who made the copy of the log says it where that fails.
                         tracing::debug!(volume = %name, %error, "not active yet");
                         Err(IoError::new(IoErrorKind::Medium))
@@ -92,9 +92,13 @@ pub(super) async fn follow(
     }
 }
 
-/// Is it only that the plex's copy of the log is still being made?
-fn waits_for_log(error: &CommitError<PlanError>) -> bool {
-    matches!(error, CommitError::Refused(PlanError::LogNotValid { .. }))
+/// Is it only that the plex's copy of the log is still being made, or that a disk of it has been given up, of which the
+/// engine is about to hear?
+fn not_yet(error: &CommitError<PlanError>) -> bool {
+    matches!(
+        error,
+        CommitError::Refused(PlanError::LogNotValid { .. } | PlanError::DiskMissing { .. })
+    )
 }
 
 /// The event log's version of a note.

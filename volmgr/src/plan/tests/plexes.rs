@@ -47,6 +47,30 @@ fn plexes_come_and_go() {
     assert!(matches!(error, PlanError::Transition { .. }));
 }
 
+/// Its commit may have been on the way when another one gave up a disk.
+#[test]
+fn a_plex_without_all_of_its_disks_does_not_become_active() {
+    let vg = create(&group(&[10, 10, 10]), &VolumeRequest::new("web", 8 * MIB)).unwrap();
+    let other = vg.volumes[0].plexes[0].subdisks[0].pv;
+    let striped = Layout::Striped {
+        columns: 2,
+        stripe_size: 65536,
+    };
+    let two = attach_plex(&vg, "web", striped, &[], uuid(5000)).unwrap();
+    let two = set_log_valid(&two, "web", 1, true).unwrap();
+    let two = set_plex_state(&two, "web", 1, PlexState::Stale).unwrap();
+    // The one that its log is not on.
+    let log = two.volumes[0].log[1].pv;
+    let pvs = two.volumes[0].pvs_of(&two.volumes[0].plexes[1]);
+    let away = pvs.into_iter().find(|pv| *pv != log).unwrap();
+    assert_ne!(away, other);
+    let without = mark_pv_missing(&two, away).unwrap();
+    let error = set_plex_state(&without, "web", 1, PlexState::Active).unwrap_err();
+    assert!(matches!(error, PlanError::DiskMissing { .. }));
+    let back = mark_pv_returned(&without, away, "disk").unwrap();
+    set_plex_state(&back, "web", 1, PlexState::Active).unwrap();
+}
+
 #[test]
 fn a_plex_that_misses_something_keeps_its_log() {
     let vg = create(&group(&[10, 10]), &VolumeRequest::new("web", 8 * MIB)).unwrap();
