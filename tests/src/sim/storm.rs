@@ -21,8 +21,8 @@ use volmgr::scrub::Word;
 const ONE_OF: u64 = 8;
 const WHICH: u64 = 2;
 
-/// What happens in one step.
-const EVENTS: u32 = 3;
+/// What happens in one step over one node alone, and over two.
+const EVENTS: [u32; 2] = [3, 6];
 
 /// Is this seed's weather a storm?
 pub fn is_storm(seed: u64) -> bool {
@@ -77,7 +77,7 @@ enum Strike {
 impl World {
     /// A step of a storm.
     pub(super) fn storm_step(&mut self) {
-        for _ in 0..EVENTS {
+        for _ in 0..EVENTS[usize::from(!self.is_alone())] {
             self.storm_event();
         }
     }
@@ -212,7 +212,7 @@ impl World {
         let copied = self.copied_from(n);
         let late = self.answered_late(n);
         let mut aimed = true;
-        if !copied.is_empty() && self.rng.chance(70) {
+        if !copied.is_empty() && self.rng.chance(90) {
             disks = copied;
         } else if !late.is_empty() && self.rng.chance(40) {
             disks = late;

@@ -303,6 +303,9 @@ impl Engine {
                         plex.track.todo.clear_range(range);
                     }
                 }
+                if let Some(cycle) = &mut self.cycle {
+                    cycle.copied_since(id, range);
+                }
             }
             CopyKind::Repair(plex) => {
                 if good && wanted {

@@ -255,6 +255,14 @@ impl Engine {
 }
 
 impl Cycle {
+    /// A copy to a plex has ended. Where the range had been copied before the cycle began, too, and was missed again since,
+    /// the cycle's flush does not cover what is there now.
+    pub(super) fn copied_since(&mut self, id: PlexId, range: ByteRange) {
+        for (_, copied) in self.copied.iter_mut().filter(|(plex, _)| *plex == id) {
+            copied.clear_range(range);
+        }
+    }
+
     /// The volume grew; the cycle is void, but its books must fit.
     pub(super) fn grow(&mut self, size: u64) {
         self.touched.grow(size);
