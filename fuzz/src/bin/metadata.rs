@@ -1,0 +1,4 @@
+//! The target `metadata`, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| volmgr_fuzz::decoders::metadata::run(data));
