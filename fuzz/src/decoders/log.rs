@@ -92,7 +92,7 @@ fn page(input: &mut Input) {
     assert!(map.bytes() <= geometry.size.next_multiple_of(geometry.region_size));
     let mut covered = 0;
     for run in map.runs(1 << 20) {
-        assert!(run.end() <= geometry.size && run.len() > 0);
+        assert!(run.end() <= geometry.size && !run.is_empty());
         covered += run.len();
     }
     assert!(covered <= map.bytes() && covered + geometry.region_size > map.bytes());

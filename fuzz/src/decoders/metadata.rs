@@ -20,8 +20,11 @@ const ON_TOP: Uuid = Uuid::from_u128(99);
 static GEOMETRY: LazyLock<Geometry> =
     LazyLock::new(|| Geometry::plan(SIZE, EXTENT).expect("large enough"));
 
-/// The labels of the two disks, of each without and with the group.
-static LABELS: LazyLock<[[(Label, Vec<u8>); 2]; 2]> = LazyLock::new(|| {
+/// A disk's label and its bytes, without and with the group.
+type Labels = [(Label, Vec<u8>); 2];
+
+/// Those of the two disks.
+static LABELS: LazyLock<[Labels; 2]> = LazyLock::new(|| {
     [1, 2].map(|pv| {
         [false, true].map(|grouped| {
             let mut label = Label::new(Uuid::from_u128(pv), &GEOMETRY);
@@ -93,7 +96,7 @@ fn payload(input: &mut Input, header: &RecordHeader) -> Vec<u8> {
     json
 }
 
-fn disk(input: &mut Input, labels: &[(Label, Vec<u8>); 2]) -> Patches {
+fn disk(input: &mut Input, labels: &Labels) -> Patches {
     let flags = input.byte();
     let (label, bytes) = &labels[usize::from(flags & 1 == 0)];
     let mut disk = Patches {
