@@ -190,6 +190,7 @@ impl Engine {
         copy.pending -= 1;
         if let Err(error) = result {
             self.read_error(plex, range, error, out);
+            let tried = self.still_tried(tried, plex);
             if let Some(halves) = self.halves(range) {
                 for half in halves {
                     self.copy_read(key, half, tried & !bit(plex), out);

@@ -1,6 +1,8 @@
 //! Data plexes: what state each is in, and what happens when one fails.
 
 use super::mapping::disks;
+use super::read::bit;
+use super::slab::Slab;
 use super::track::Track;
 use super::*;
 use blockio::mutant;
@@ -54,6 +56,26 @@ pub(super) fn read_result(plex: Option<&Plex>, result: Result<(), IoError>) -> R
         return result;
     }
     result.and(Err(IoError::new(IoErrorKind::Gone)))
+}
+
+/// No plex: whose reads in flight are which nobody waits for, because their plex was taken out of service.
+const NOBODY: PlexId = PlexId(u32::MAX);
+
+/// What a plex still answers to reads counts for nothing, and whoever has tried it may try it again when it is back.
+fn disown_reads(tags: &mut Slab<Tag>, id: PlexId) {
+    for tag in tags.iter_mut() {
+        if let Tag::Read { tried, .. } | Tag::CopyRead { tried, .. } = tag {
+            *tried &= !bit(id);
+        }
+        if let Tag::Read { plex, .. }
+        | Tag::CopyRead { plex, .. }
+        | Tag::Compare { plex, .. }
+        | Tag::RewriteRead { plex, .. } = tag
+            && *plex == id
+        {
+            *plex = NOBODY;
+        }
+    }
 }
 
 impl Engine {
@@ -121,6 +143,11 @@ impl Engine {
         // What had been copied to it may have been lost with what its cache had not stored.
         if !mutant("copied-counts-unflushed") {
             plex.track.start_over();
+        }
+        if was_active && !mutant("read-of-failed-plex-counts") {
+            // It may be back before they answer, when it would be asked whether the answers count.
+            plex.reads = 0;
+            disown_reads(&mut self.tags, id);
         }
         let mut own = Vec::new();
         disks(&plex.map, &mut own);

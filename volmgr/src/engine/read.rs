@@ -130,6 +130,15 @@ impl Engine {
         }
     }
 
+    /// A plex that its failed read has put out of service may be tried again when it is back.
+    pub(super) fn still_tried(&self, tried: u64, plex: PlexId) -> u64 {
+        match self.plex(plex) {
+            Some(plex) if plex.is_active() => tried,
+            Some(plex) => tried & !bit(plex.id),
+            None => tried,
+        }
+    }
+
     pub(super) fn read_done(
         &mut self,
         key: Key,
@@ -150,6 +159,7 @@ impl Engine {
         let delegated = read.delegated;
         if let Err(error) = result {
             self.read_error(plex, range, error, out);
+            let tried = self.still_tried(tried, plex);
             if delegated || mutant("read-error-not-retried") {
                 // The payload may have been moved in part; only the issuer knows.
                 if let Some(read) = self.reads.get_mut(key) {
@@ -191,6 +201,9 @@ impl Engine {
 
     /// Another plex has what this one cannot read: it is to be rewritten.
     pub(super) fn queue_repair(&mut self, plex: PlexId, range: ByteRange) {
+        if self.plex(plex).is_none() {
+            return;
+        }
         let mut at = range.start();
         while at < range.end() && self.repairs.len() < MAX_REPAIRS {
             let len = self.config.bounce_bytes.max(1).min(range.end() - at);

@@ -194,3 +194,69 @@ fn a_write_that_failed_keeps_a_plex_from_becoming_active() {
     assert_eq!(lane.engine.plex_dirty_bytes(plex), UNIT);
     finish(lane);
 }
+
+/// Takes the second plex out of service and brings it back: it is active, and has everything.
+fn away_and_back(lane: &mut Lane, plex: PlexId) {
+    let state = |state| {
+        let mut layout = layout(2, &[]);
+        layout.plexes[plex.0 as usize].state = state;
+        layout
+    };
+    for there in [PlexState::Offline, PlexState::Stale] {
+        lane.engine
+            .reconfigure(state(there), &mut lane.out)
+            .unwrap();
+    }
+    for _ in 0..8 {
+        for op in [DiskOp::Write, DiskOp::Flush] {
+            for io in lane.disk(op) {
+                lane.good(io.io);
+            }
+        }
+        lane.logged();
+        lane.engine.tick(10_000, &mut lane.out);
+        for action in lane.take(|a| matches!(a, Action::CommitPlexState { .. })) {
+            if let Action::CommitPlexState { io, .. } = action {
+                lane.good(io);
+            }
+        }
+    }
+    assert_eq!(lane.engine.plex_state(plex), Some(PlexState::Active));
+}
+
+#[test]
+fn a_late_answer_of_a_plex_that_was_away_meanwhile_does_not_count() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let read = lane.ask(Op::Read, 0, 512);
+    let late = lane.disk(DiskOp::Read);
+    assert_eq!(late.len(), 1);
+    let plex = PlexId(late[0].at.disk.0);
+    away_and_back(&mut lane, plex);
+    // It may be of before its cache lost what it had.
+    lane.good(late[0].io);
+    assert_eq!(lane.result(read), None);
+    assert_eq!(lane.engine.plex_media(plex).read_errors, 0);
+    let again = lane.disk(DiskOp::Read);
+    assert_eq!(again.len(), 1, "read again");
+    lane.good(again[0].io);
+    assert_eq!(lane.result(read), Some(Ok(())));
+    finish(lane);
+}
+
+#[test]
+fn a_plex_that_was_tried_before_it_was_away_is_tried_again() {
+    let mut lane = Lane::new(layout(2, &[]));
+    let read = lane.ask(Op::Read, 0, 512);
+    let first = lane.disk(DiskOp::Read)[0];
+    lane.answer(first.io, medium());
+    let second = lane.disk(DiskOp::Read)[0];
+    assert_ne!(first.at.disk, second.at.disk);
+    away_and_back(&mut lane, PlexId(first.at.disk.0));
+    lane.answer(second.io, medium());
+    let third = lane.disk(DiskOp::Read);
+    assert_eq!(third.len(), 1, "the one that has it now is asked");
+    assert_eq!(third[0].at.disk, first.at.disk);
+    lane.good(third[0].io);
+    assert_eq!(lane.result(read), Some(Ok(())));
+    finish(lane);
+}
