@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let here = TcpStream::connect(listener.local_addr()?)?;
     let (there, _) = listener.accept()?;
 
-    let progress = Arc::new(StreamProgress::new(|| {}));
+    let progress = Arc::new(StreamProgress::new(|_| {}));
     let received = Arc::new(FeedCounters::default());
     let receiver = receive(
         "sink",

@@ -8,9 +8,10 @@
 
 use super::ack::AckTracker;
 use super::extents::{Known, Run};
+use super::frame_size::FrameSize;
 use super::limiter::RateLimiter;
-use super::pipe::Pipe;
 use super::queue::{Popped, Queue};
+use super::staging::Staging;
 use super::{OnEnd, SendError, StreamError, StreamThread, send_more, socket_error};
 use crate::counters::{FeedCounters, PathReason};
 use crate::device::FileSegment;
@@ -23,7 +24,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Frames and holes end where the volume has a multiple of this, in bytes, or where the job does:
 /// no logical block is larger.
@@ -34,6 +35,9 @@ const HOLE_MIN: u64 = 64 << 10;
 
 /// Most zeroes in a frame, in bytes: a sink whose disks cannot make zeroes has to write them.
 const HOLE_MAX: u64 = 16 << 20;
+
+/// Most payload of a frame that goes through a buffer, in bytes.
+const COPY_MAX: u64 = 1 << 20;
 
 /// A range of the volume to be copied.
 #[derive(Debug)]
@@ -51,8 +55,8 @@ pub struct BulkJob {
 pub struct BulkConfig {
     /// Jobs that may wait or be in sending.
     pub queue_jobs: u64,
-    /// Most payload of one frame in bytes; small enough for acknowledgements and the rate to be
-    /// smooth.
+    /// Most payload of one frame in bytes, on a link that is fast enough for it: each frame is a turn of the sink's
+    /// lane, and keeps the range from other writers until it has come.
     pub frame_bytes: u32,
     /// Silence after which a keepalive frame is sent.
     pub keepalive: Duration,
@@ -62,7 +66,7 @@ impl Default for BulkConfig {
     fn default() -> Self {
         Self {
             queue_jobs: 1024,
-            frame_bytes: 1 << 20,
+            frame_bytes: 4 << 20,
             keepalive: Duration::from_secs(5),
         }
     }
@@ -101,9 +105,9 @@ impl BulkSender {
         let copy_reason = stream.copy_reason();
         let frame_bytes = u64::from(config.frame_bytes).clamp(BLOCK, PAYLOAD_MAX) & !(BLOCK - 1);
         let mut body = Sending {
-            frame_bytes,
+            frame: FrameSize::new(frame_bytes),
             keepalive: config.keepalive,
-            pipe: Pipe::new()?,
+            staging: Staging::new(frame_bytes)?,
             buffer: Vec::new(),
             known: Known::default(),
             copy_reason,
@@ -184,10 +188,9 @@ impl From<Errno> for JobError {
 }
 
 struct Sending {
-    /// A multiple of [`BLOCK`].
-    frame_bytes: u64,
+    frame: FrameSize,
     keepalive: Duration,
-    pipe: Pipe,
+    staging: Staging,
     buffer: Vec<u8>,
     known: Known,
     /// Why this stream copies; `None` while it does not.
@@ -284,11 +287,14 @@ impl Sending {
     ) -> Result<(), JobError> {
         let mut sent = 0;
         while sent < run.len() {
-            let want = (run.len() - sent).min(self.limiter.piece(self.frame_bytes));
+            let want = (run.len() - sent).min(self.limiter.piece(self.frame.bytes()));
             let (from, to) = (run.start() + sent, offset + sent);
             sent += match self.copy_reason {
                 None => self.frame_by_splice(file, from, to, want)?,
-                Some(reason) => self.frame_by_copy(file, from, to, want, reason)?,
+                Some(reason) => {
+                    let want = want.min(COPY_MAX);
+                    self.frame_by_copy(file, from, to, want, reason)?
+                }
             };
         }
         Ok(())
@@ -302,7 +308,7 @@ impl Sending {
         to: u64,
         want: u64,
     ) -> Result<u64, JobError> {
-        let (filled, error) = self.pipe.fill_from_file(file, from, want as usize);
+        let (filled, error) = self.staging.fill(file, from, want as usize);
         if filled == 0
             && matches!(
                 error,
@@ -322,22 +328,22 @@ impl Sending {
             let Some(socket) = self.stream.splice_socket() else {
                 unreachable!("a stream under TLS in user space copies from the beginning");
             };
+            let began = Instant::now();
             send_more(socket, &header.encode()).map_err(socket_error("sending a header"))?;
-            self.pipe
-                .drain_to_socket(socket, whole as usize)
+            self.staging
+                .drain(socket, whole as usize)
                 .map_err(|errno| StreamError::Socket {
                     operation: "splicing to the socket",
                     source: errno.into(),
                 })?;
+            self.frame.took(whole, began.elapsed());
             self.counters.frame();
             self.counters.kernel(whole);
         }
-        self.pipe
-            .discard(filled - whole as usize)
-            .map_err(|source| StreamError::Pipe {
-                operation: "emptying the pipe",
-                source,
-            })?;
+        self.staging.discard().map_err(|source| StreamError::Pipe {
+            operation: "emptying the pipes",
+            source,
+        })?;
         match error {
             Some(errno) => Err(errno.into()),
             None if whole == 0 => {

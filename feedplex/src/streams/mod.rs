@@ -13,6 +13,7 @@ mod ack;
 mod bulk_send;
 mod extents;
 mod fanout;
+mod frame_size;
 mod limiter;
 mod live_pipe;
 mod live_send;
@@ -22,6 +23,7 @@ mod progress;
 mod queue;
 mod receive;
 mod sequences;
+mod staging;
 mod thread;
 
 pub use ack::{AckError, AckTracker, TokenDone};
@@ -30,7 +32,7 @@ pub use limiter::RateLimiter;
 pub use live_pipe::LivePipe;
 pub use live_send::{LiveBytes, LiveConfig, LiveFrame, LiveSender};
 pub use pacer::{Pacer, Sample};
-pub use progress::StreamProgress;
+pub use progress::{Moved, StreamProgress};
 pub use receive::{ReceiverConfig, receive};
 pub use thread::{OnEnd, StillRunning, StreamThread};
 

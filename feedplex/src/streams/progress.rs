@@ -18,7 +18,16 @@ pub struct StreamProgress {
     state: Mutex<State>,
     /// Applied has grown, or the stream ends.
     moved: Condvar,
-    on_change: Box<dyn Fn() + Send + Sync>,
+    on_change: Box<dyn Fn(Moved) + Send + Sync>,
+}
+
+/// What has happened to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// [`StreamProgress::applied`] may have grown, which nobody waits to hear of.
+    Applied,
+    /// [`StreamProgress::durable`] has grown, or the stream has failed.
+    Durable,
 }
 
 #[derive(Default)]
@@ -38,9 +47,8 @@ struct State {
 }
 
 impl StreamProgress {
-    /// Of a new stream. `on_change` is called, from any thread, whenever [`Self::applied`] or
-    /// [`Self::durable`] may have grown or the stream has failed; it should only wake somebody.
-    pub fn new(on_change: impl Fn() + Send + Sync + 'static) -> Self {
+    /// Of a new stream. `on_change` is called, from any thread, whenever something has moved; it should only wake somebody.
+    pub fn new(on_change: impl Fn(Moved) + Send + Sync + 'static) -> Self {
         Self {
             state: Mutex::new(State::default()),
             moved: Condvar::new(),
@@ -70,7 +78,7 @@ impl StreamProgress {
         let through = applied.min(state.applied);
         state.volatile.remove_through(through);
         drop(state);
-        (self.on_change)();
+        (self.on_change)(Moved::Durable);
     }
 
     /// What the stream's thread has to have called when an operation fails.
@@ -82,6 +90,7 @@ impl StreamProgress {
     pub fn complete(&self, sequence: u64, durable: bool) {
         let mut state = lock(&self.state);
         debug_assert!(sequence > state.applied, "frame {sequence} is done twice");
+        let before = state.durable();
         if !durable {
             state.volatile.insert(sequence);
         }
@@ -90,12 +99,16 @@ impl StreamProgress {
         if let Some(last) = state.ahead.take_run_at(next) {
             state.applied = last;
         }
+        let moved = match state.durable() > before {
+            true => Moved::Durable,
+            false => Moved::Applied,
+        };
         let asleep = state.asleep > 0;
         drop(state);
         if asleep {
             self.moved.notify_all();
         }
-        (self.on_change)();
+        (self.on_change)(moved);
     }
 
     /// A frame failed: the stream ends, and nothing from this frame on is ever acknowledged.
@@ -109,7 +122,7 @@ impl StreamProgress {
         }
         drop(state);
         self.moved.notify_all();
-        (self.on_change)();
+        (self.on_change)(Moved::Durable);
     }
 
     /// For the device: the completion of one frame.
@@ -159,7 +172,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_all_before_is_done_or_the_stream_is_over() {
-        let progress = StreamProgress::new(|| {});
+        let progress = StreamProgress::new(|_| {});
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| progress.wait_applied(2));
             progress.complete(2, false);
@@ -175,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_failure_stops_the_stream_once_and_is_not_passed() {
-        let progress = Arc::new(StreamProgress::new(|| {}));
+        let progress = Arc::new(StreamProgress::new(|_| {}));
         let stopped = Arc::new(AtomicU32::new(0));
         let count = stopped.clone();
         progress.set_on_failure(move || {
@@ -191,8 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_what_is_durable_hears_of_nothing_else() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        let progress = StreamProgress::new(move |moved| lock(&log).push(moved));
+        progress.complete(1, false);
+        // Behind one that is not durable.
+        progress.complete(2, true);
+        progress.flushed(2);
+        progress.complete(4, true);
+        progress.complete(3, true);
+        use Moved::{Applied, Durable};
+        assert_eq!(*lock(&told), [Applied, Applied, Durable, Applied, Durable]);
+    }
+
+    #[test]
     fn a_flush_counts_only_for_what_was_applied() {
-        let progress = StreamProgress::new(|| {});
+        let progress = StreamProgress::new(|_| {});
         progress.complete(1, false);
         progress.complete(3, false);
         progress.flushed(5);
@@ -208,7 +236,7 @@ mod tests {
             durable in proptest::collection::vec(any::<bool>(), 24),
             flush_after in proptest::collection::vec(any::<bool>(), 24),
         ) {
-            let progress = StreamProgress::new(|| {});
+            let progress = StreamProgress::new(|_| {});
             let mut done = [false; 25];
             let mut safe = [false; 25];
             for (step, &sequence) in order.iter().enumerate() {

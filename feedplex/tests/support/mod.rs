@@ -230,7 +230,7 @@ pub fn on_end() -> (OnEnd, Receiver<Result<(), StreamError>>) {
 }
 
 pub fn progress() -> Arc<StreamProgress> {
-    Arc::new(StreamProgress::new(|| {}))
+    Arc::new(StreamProgress::new(|_| {}))
 }
 
 pub fn counters() -> Arc<FeedCounters> {

@@ -151,7 +151,7 @@ impl World {
                 });
             }
             _ => {
-                let progress = || Arc::new(StreamProgress::new(|| {}));
+                let progress = || Arc::new(StreamProgress::new(|_| {}));
                 sess.sink = Some(SinkStreams {
                     progress: [progress(), progress()],
                     told: [(0, 0); 2],

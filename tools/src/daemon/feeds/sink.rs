@@ -5,7 +5,7 @@ use crate::lane::LaneHandle;
 use blockio::{ByteRange, Flags, IoError, Op};
 use feedplex::device::{DoneFn, FileSegment, PlexSegments, SinkDevice, WriteGrant};
 use feedplex::session::Event;
-use feedplex::streams::{OnEnd, ReceiverConfig, StreamProgress, StreamThread, receive};
+use feedplex::streams::{Moved, OnEnd, ReceiverConfig, StreamProgress, StreamThread, receive};
 use feedplex::transport::DataStream;
 use feedplex::wire::control::Ack;
 use std::collections::HashMap;
@@ -21,19 +21,36 @@ const FLUSH_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes applied after which they are made durable though more is coming: well below what a source
 /// has in bulk flight (`max_bulk_in_flight` of its engine), so that it need not wait.
-const FLUSH_BYTES: u64 = 16 << 20;
+const FLUSH_BYTES: u64 = 32 << 20;
 
 /// Silence after which everything applied is made durable at once.
 const FLUSH_IDLE: Duration = Duration::from_millis(20);
 
 /// What is applied and not durable is looked at together for this long: nobody waits to hear of it, and to be woken for
 /// each write costs as much as the write.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What the streams wake whoever acknowledges with.
+#[derive(Default)]
+struct Wake {
+    moved: Notify,
+    /// Besides, when what somebody waits for has grown.
+    durable: Notify,
+}
+
+impl Wake {
+    fn wake(&self, moved: Moved) {
+        if moved == Moved::Durable {
+            self.durable.notify_one();
+        }
+        self.moved.notify_one();
+    }
+}
 
 /// The streams of a session at the sink.
 pub struct SinkStreams {
     progress: Arc<Vec<Arc<StreamProgress>>>,
-    moved: Arc<Notify>,
+    wake: Arc<Wake>,
     device: Arc<Device>,
     lane: LaneHandle,
     /// Ended with the session.
@@ -71,12 +88,12 @@ impl SinkStreams {
             ended: Notify::new(),
             grants: Mutex::new(HashMap::new()),
         });
-        let moved = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
         let mut progress = Vec::new();
         let mut threads: Vec<StreamThread> = Vec::new();
         for (number, stream) in streams.into_iter().enumerate() {
-            let wake = moved.clone();
-            let of_stream = Arc::new(StreamProgress::new(move || wake.notify_one()));
+            let of_streams = wake.clone();
+            let of_stream = Arc::new(StreamProgress::new(move |moved| of_streams.wake(moved)));
             let started = receive(
                 &format!("sink{number}-{name}"),
                 config,
@@ -97,7 +114,7 @@ impl SinkStreams {
         }
         Ok(Self {
             progress: Arc::new(progress),
-            moved,
+            wake,
             device,
             lane: lane.clone(),
             threads,
@@ -106,8 +123,7 @@ impl SinkStreams {
 
     /// Tells the source how far the streams are, until the receiver of `events` is gone.
     pub fn acknowledge(&self, events: mpsc::UnboundedSender<Event>) {
-        let (progress, moved, lane) =
-            (self.progress.clone(), self.moved.clone(), self.lane.clone());
+        let (progress, wake, lane) = (self.progress.clone(), self.wake.clone(), self.lane.clone());
         let device = self.device.clone();
         tokio::spawn(async move {
             let mut told = vec![(0u64, 0u64); progress.len()];
@@ -122,7 +138,7 @@ impl SinkStreams {
                     }
                 };
                 let silent = tokio::select! {
-                    () = moved.notified() => false,
+                    () = wake.moved.notified() => false,
                     () = idle => true,
                     () = events.closed() => return,
                 };
@@ -167,7 +183,8 @@ impl SinkStreams {
                     }
                 }
                 if !has_told {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    // It ends early, and once for nothing, when something has become durable: then `moved` has been told, too.
+                    let _early = tokio::time::timeout(LOOK_EVERY, wake.durable.notified()).await;
                 }
             }
         });
