@@ -7,7 +7,8 @@ use super::sink::Sink;
 use super::source::Source;
 use crate::generation::{Intent, Role};
 use crate::wire::control::{
-    Empty, Handshake, Hello, Message, Nonce, PROTOCOL_VERSION, RefusalCode, Refused,
+    Empty, FEATURE_STREAM_ACKS, Handshake, Hello, Message, Nonce, PROTOCOL_VERSION, RefusalCode,
+    Refused,
 };
 use std::collections::VecDeque;
 
@@ -68,6 +69,8 @@ pub(super) struct Core {
     pub state: FeedState,
     pub local: Option<LocalFeed>,
     pub peer: Option<Handshake>,
+    /// The peer's capabilities, of its hello.
+    pub peer_features: u64,
     pub now_ms: u64,
     sent_ms: u64,
     received_ms: u64,
@@ -110,6 +113,7 @@ impl Session {
                 state: FeedState::Connecting,
                 local,
                 peer: None,
+                peer_features: 0,
                 now_ms,
                 sent_ms: now_ms,
                 received_ms: now_ms,
@@ -140,6 +144,11 @@ impl Session {
     /// The peer's handshake, once it is here.
     pub fn peer(&self) -> Option<&Handshake> {
         self.core.peer.as_ref()
+    }
+
+    /// Do both sides take acknowledgements on the live stream?
+    pub fn stream_acks(&self) -> bool {
+        self.core.peer_features & FEATURE_STREAM_ACKS != 0
     }
 
     /// Has [`Action::Close`] been given?
@@ -249,6 +258,7 @@ impl Session {
                         (start that node with an empty one, then peeradd)";
             return self.refuse(RefusalCode::Twin, text.into());
         }
+        self.core.peer_features = hello.features;
         self.core.phase = Phase::Handshake;
         match &self.core.local {
             Some(local) => {
@@ -366,7 +376,7 @@ impl Core {
         Message::Hello(Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
-            features: 0,
+            features: FEATURE_STREAM_ACKS,
             node: self.config.node,
             name: self.config.name.clone(),
             fingerprint: self.config.fingerprint.clone(),

@@ -236,7 +236,7 @@ fn check(frame: LiveFrame) -> Result<(FrameHeader, Body), SendError> {
             (range.start(), range.len())
         }
         Command::Mark => (0, MARK_PAYLOAD_LEN),
-        Command::Flush | Command::Keepalive | Command::Error => (0, 0),
+        Command::Flush | Command::Keepalive | Command::Error | Command::Ack => (0, 0),
     };
     let header = FrameHeader {
         command: frame.command,

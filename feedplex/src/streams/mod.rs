@@ -4,12 +4,13 @@
 //!   [`BulkSender`] (the others, straight from disks). Both keep their outstanding work in an
 //!   [`AckTracker`], which tells each token's end exactly once.
 //! * Receiving side: [`receive`], the same for both kinds, which keeps a [`StreamProgress`].
-//! * Data flows one way on a data stream. Acknowledgements travel on the control stream, by
-//!   sequence number.
+//! * Data flows one way on a data stream. Acknowledgements, by sequence number, travel on the control stream, those of the
+//!   live stream against its direction where the peer takes them there ([`AckSender`]).
 //! * Every thread ends promptly when its stream is stopped, from either end: all of its waiting is
 //!   in the socket, in a queue that is closed with it, or in the device.
 
 mod ack;
+mod ack_stream;
 mod bulk_send;
 mod extents;
 mod fanout;
@@ -27,6 +28,7 @@ mod staging;
 mod thread;
 
 pub use ack::{AckError, AckTracker, TokenDone};
+pub use ack_stream::{AckSender, receive_acks};
 pub use bulk_send::{BulkConfig, BulkJob, BulkSender};
 pub use limiter::RateLimiter;
 pub use live_pipe::LivePipe;
@@ -36,7 +38,7 @@ pub use progress::{Moved, StreamProgress};
 pub use receive::{ReceiverConfig, receive};
 pub use thread::{OnEnd, StillRunning, StreamThread};
 
-use crate::wire::frame::FrameError;
+use crate::wire::frame::{Command, FrameError};
 use blockio::{IoError, IoErrorKind};
 use socket2::SockRef;
 use std::io;
@@ -104,6 +106,12 @@ pub enum StreamError {
         /// Over the payload.
         computed: u32,
     },
+    /// A frame that only the other side sends.
+    #[error("a frame came against its direction: {0:?}")]
+    Direction(Command),
+    /// The peer acknowledged what cannot be.
+    #[error("impossible acknowledgement")]
+    Acknowledgement(#[from] AckError),
     /// The peer gave up.
     #[error("the peer gave the stream up: errno {0}")]
     PeerGaveUp(i32),

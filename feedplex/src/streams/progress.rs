@@ -26,8 +26,10 @@ pub struct StreamProgress {
 pub enum Moved {
     /// [`StreamProgress::applied`] may have grown, which nobody waits to hear of.
     Applied,
-    /// [`StreamProgress::durable`] has grown, or the stream has failed.
-    Durable,
+    /// Every frame up to this one is durable.
+    Durable(u64),
+    /// The stream has failed.
+    Failed,
 }
 
 #[derive(Default)]
@@ -77,8 +79,9 @@ impl StreamProgress {
         let mut state = lock(&self.state);
         let through = applied.min(state.applied);
         state.volatile.remove_through(through);
+        let durable = state.durable();
         drop(state);
-        (self.on_change)(Moved::Durable);
+        (self.on_change)(Moved::Durable(durable));
     }
 
     /// What the stream's thread has to have called when an operation fails.
@@ -99,8 +102,9 @@ impl StreamProgress {
         if let Some(last) = state.ahead.take_run_at(next) {
             state.applied = last;
         }
-        let moved = match state.durable() > before {
-            true => Moved::Durable,
+        let durable = state.durable();
+        let moved = match durable > before {
+            true => Moved::Durable(durable),
             false => Moved::Applied,
         };
         let asleep = state.asleep > 0;
@@ -122,7 +126,7 @@ impl StreamProgress {
         }
         drop(state);
         self.moved.notify_all();
-        (self.on_change)(Moved::Durable);
+        (self.on_change)(Moved::Failed);
     }
 
     /// For the device: the completion of one frame.
@@ -215,7 +219,10 @@ mod tests {
         progress.complete(4, true);
         progress.complete(3, true);
         use Moved::{Applied, Durable};
-        assert_eq!(*lock(&told), [Applied, Applied, Durable, Applied, Durable]);
+        assert_eq!(
+            *lock(&told),
+            [Applied, Applied, Durable(2), Applied, Durable(4)]
+        );
     }
 
     #[test]

@@ -214,6 +214,7 @@ impl Receiving {
                 self.progress.complete(header.sequence, true);
                 Ok(())
             }
+            Command::Ack => Err(StreamError::Direction(Command::Ack)),
             Command::Error => {
                 let errno = i32::try_from(header.aux).unwrap_or(libc::EIO);
                 Err(StreamError::PeerGaveUp(errno))

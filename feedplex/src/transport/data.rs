@@ -64,6 +64,16 @@ impl DataStream {
         }
     }
 
+    /// The same connection for the direction that is not this end's: a source reads from it, a sink writes to it, by another thread.
+    /// `None` under TLS in user space, which has one state for both.
+    pub fn other_way(&self) -> io::Result<Option<Self>> {
+        Ok(match &self.0 {
+            Inner::Plain(tcp) => Some(Self(Inner::Plain(tcp.try_clone()?))),
+            Inner::KernelTls(stream) => Some(Self(Inner::KernelTls(stream.other_way()?))),
+            Inner::TlsClient(..) | Inner::TlsServer(..) => None,
+        })
+    }
+
     /// Why all payload of this stream has to be copied; `None` where it need not.
     pub fn copy_reason(&self) -> Option<PathReason> {
         match &self.0 {

@@ -260,6 +260,14 @@ impl KernelStream {
         &self.tcp
     }
 
+    /// For the other direction, whose key has been used by nobody yet.
+    pub(super) fn other_way(&self) -> io::Result<Self> {
+        Ok(Self {
+            tcp: self.tcp.try_clone()?,
+            budget: self.budget,
+        })
+    }
+
     /// To be called before a frame with this many bytes of payload is sent; `false` if the key is used up.
     pub(super) fn spend(&mut self, bytes: u64) -> bool {
         self.budget.spend(bytes)

@@ -18,6 +18,9 @@ use uuid::Uuid;
 /// Newest and so far only version of the protocol.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// Capability: as a source, takes acknowledgements on the live stream.
+pub const FEATURE_STREAM_ACKS: u64 = 1;
+
 /// Length of a message header in bytes.
 pub const CONTROL_HEADER_LEN: usize = 12;
 
@@ -47,7 +50,7 @@ wire_struct! {
         pub version_min: u16,
         /// Newest protocol version spoken.
         pub version_max: u16,
-        /// Optional capabilities; unknown bits are ignored. None is defined yet.
+        /// Optional capabilities, [`FEATURE_STREAM_ACKS`]; unknown bits are ignored.
         pub features: u64,
         /// The node.
         pub node: Uuid,

@@ -44,6 +44,9 @@ pub enum Command {
     Keepalive = 6,
     /// The sender gives the stream up; `aux` is a positive errno.
     Error = 7,
+    /// From the sink to the source, the only one in that direction: every frame up to `sequence` is durable. Only to a peer that has
+    /// [`FEATURE_STREAM_ACKS`](super::control::FEATURE_STREAM_ACKS).
+    Ack = 16,
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
             5 => Self::Mark,
             6 => Self::Keepalive,
             7 => Self::Error,
+            16 => Self::Ack,
             _ => return None,
         })
     }
@@ -71,7 +75,9 @@ impl Command {
             Self::Write => FrameFlags::FUA | FrameFlags::PAYLOAD_CRC,
             Self::WriteZeroes => FrameFlags::FUA | FrameFlags::NO_UNMAP,
             Self::Trim => FrameFlags::FUA,
-            Self::Flush | Self::Mark | Self::Keepalive | Self::Error => FrameFlags::empty(),
+            Self::Flush | Self::Mark | Self::Keepalive | Self::Error | Self::Ack => {
+                FrameFlags::empty()
+            }
         }
     }
 }
@@ -141,7 +147,7 @@ pub struct FrameHeader {
     pub command: Command,
     /// How.
     pub flags: FrameFlags,
-    /// Number of the frame in its stream, from 1, without gaps.
+    /// Number of the frame in its stream, from 1, without gaps; of an [`Command::Ack`], the last durable one.
     pub sequence: u64,
     /// First byte of the volume's range.
     pub offset: u64,
@@ -160,7 +166,8 @@ impl FrameHeader {
             | Command::Trim
             | Command::Flush
             | Command::Keepalive
-            | Command::Error => 0,
+            | Command::Error
+            | Command::Ack => 0,
         }
     }
 
@@ -222,7 +229,7 @@ impl FrameHeader {
             Command::Write => in_address_space && self.length > 0 && self.length <= PAYLOAD_MAX,
             Command::WriteZeroes | Command::Trim => in_address_space && self.length > 0,
             Command::Mark => self.offset == 0 && self.length == MARK_PAYLOAD_LEN,
-            Command::Flush | Command::Keepalive | Command::Error => {
+            Command::Flush | Command::Keepalive | Command::Error | Command::Ack => {
                 self.offset == 0 && self.length == 0
             }
         };
@@ -237,9 +244,11 @@ impl FrameHeader {
             Command::Write => self.aux == 0 || self.flags.contains(FrameFlags::PAYLOAD_CRC),
             Command::Mark => true,
             Command::Error => self.aux > 0 && i32::try_from(self.aux).is_ok(),
-            Command::WriteZeroes | Command::Trim | Command::Flush | Command::Keepalive => {
-                self.aux == 0
-            }
+            Command::WriteZeroes
+            | Command::Trim
+            | Command::Flush
+            | Command::Keepalive
+            | Command::Ack => self.aux == 0,
         };
         if !aux_fits {
             return Err(FrameError::Aux {
@@ -296,7 +305,7 @@ mod tests {
         for code in 0..=u16::MAX {
             match Command::from_code(code) {
                 Some(command) => assert_eq!(command.code(), code),
-                None => assert!(code == 0 || code > 7),
+                None => assert!(code == 0 || (8..16).contains(&code) || code > 16),
             }
         }
     }
@@ -360,7 +369,7 @@ mod tests {
         #[test]
         fn any_bytes_under_a_right_checksum_decode_or_fail(
             mut bytes in any::<[u8; HEADER_LEN]>(),
-            command in 0u16..10,
+            command in 0u16..18,
             flags in 0u16..8,
         ) {
             bytes[0..4].copy_from_slice(&MAGIC.to_be_bytes());

@@ -5,7 +5,9 @@ use crate::lane::LaneHandle;
 use blockio::{ByteRange, Flags, IoError, Op};
 use feedplex::device::{DoneFn, FileSegment, PlexSegments, SinkDevice, WriteGrant};
 use feedplex::session::Event;
-use feedplex::streams::{Moved, OnEnd, ReceiverConfig, StreamProgress, StreamThread, receive};
+use feedplex::streams::{
+    AckSender, Moved, OnEnd, ReceiverConfig, StreamProgress, StreamThread, receive,
+};
 use feedplex::transport::DataStream;
 use feedplex::wire::control::Ack;
 use std::collections::HashMap;
@@ -40,10 +42,34 @@ struct Wake {
 
 impl Wake {
     fn wake(&self, moved: Moved) {
-        if moved == Moved::Durable {
+        if moved != Moved::Applied {
             self.durable.notify_one();
         }
         self.moved.notify_one();
+    }
+}
+
+/// The live stream's own acknowledgements, if it can carry them.
+struct Direct {
+    sender: Arc<AckSender>,
+    thread: StreamThread,
+}
+
+impl Direct {
+    fn start(name: &str, live: &DataStream, wake: &Arc<Wake>) -> io::Result<Option<Self>> {
+        let Some(stream) = live.other_way()? else {
+            return Ok(None);
+        };
+        let wake = wake.clone();
+        let on_end: OnEnd = Box::new(move |result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "no more acknowledgements on the live stream");
+            }
+            // What has not been told there is told on the control stream.
+            wake.wake(Moved::Failed);
+        });
+        let (sender, thread) = AckSender::start(&format!("ack-{name}"), stream, on_end)?;
+        Ok(Some(Self { sender, thread }))
     }
 }
 
@@ -51,6 +77,8 @@ impl Wake {
 pub struct SinkStreams {
     progress: Arc<Vec<Arc<StreamProgress>>>,
     wake: Arc<Wake>,
+    /// Acknowledges the live stream while it is open.
+    direct: Option<Arc<AckSender>>,
     device: Arc<Device>,
     lane: LaneHandle,
     /// Ended with the session.
@@ -69,13 +97,14 @@ struct Device {
 }
 
 impl SinkStreams {
-    /// Starts the receivers; `streams` are in the order of their numbers.
+    /// Starts the receivers; `streams` are in the order of their numbers. `stream_acks`: the source takes acknowledgements on the live stream.
     pub fn start(
         name: &str,
         streams: Vec<DataStream>,
         lane: &LaneHandle,
         entry: &FeedEntry,
         events: mpsc::UnboundedSender<Event>,
+        stream_acks: bool,
         on_end: impl Fn() -> OnEnd,
     ) -> io::Result<Self> {
         let limits = lane.limits();
@@ -91,9 +120,21 @@ impl SinkStreams {
         let wake = Arc::new(Wake::default());
         let mut progress = Vec::new();
         let mut threads: Vec<StreamThread> = Vec::new();
+        let direct = match streams.first() {
+            Some(live) if stream_acks => Direct::start(name, live, &wake)?,
+            _ => None,
+        };
+        let direct = direct.map(|direct| {
+            threads.push(direct.thread);
+            direct.sender
+        });
         for (number, stream) in streams.into_iter().enumerate() {
             let of_streams = wake.clone();
-            let of_stream = Arc::new(StreamProgress::new(move |moved| of_streams.wake(moved)));
+            let own_way = direct.clone().filter(|_| number == 0);
+            let of_stream = Arc::new(StreamProgress::new(move |moved| match (moved, &own_way) {
+                (Moved::Durable(through), Some(direct)) if direct.tell(through) => {}
+                _ => of_streams.wake(moved),
+            }));
             let started = receive(
                 &format!("sink{number}-{name}"),
                 config,
@@ -115,6 +156,7 @@ impl SinkStreams {
         Ok(Self {
             progress: Arc::new(progress),
             wake,
+            direct,
             device,
             lane: lane.clone(),
             threads,
@@ -124,7 +166,7 @@ impl SinkStreams {
     /// Tells the source how far the streams are, until the receiver of `events` is gone.
     pub fn acknowledge(&self, events: mpsc::UnboundedSender<Event>) {
         let (progress, wake, lane) = (self.progress.clone(), self.wake.clone(), self.lane.clone());
-        let device = self.device.clone();
+        let (device, direct) = (self.device.clone(), self.direct.clone());
         tokio::spawn(async move {
             let mut told = vec![(0u64, 0u64); progress.len()];
             // Since when something is applied and not durable; bytes written before the last flush.
@@ -165,7 +207,11 @@ impl SinkStreams {
                     volatile = None;
                 }
                 let mut has_told = false;
+                let own_way = direct.as_ref().is_some_and(|direct| direct.is_open());
                 for (stream, (p, told)) in progress.iter().zip(&mut told).enumerate() {
+                    if stream == 0 && own_way {
+                        continue;
+                    }
                     let durable = p.durable();
                     let now = (p.applied().max(durable), durable);
                     // Only what is durable is waited for; the rest is told along with it.

@@ -6,7 +6,7 @@ use blockio::Op;
 use feedplex::device::{FileSegment, LivePayload};
 use feedplex::streams::{
     AckTracker, BulkConfig, BulkJob, BulkSender, LiveBytes, LiveConfig, LiveFrame, LivePipe,
-    LiveSender, OnEnd, SendError, StreamThread,
+    LiveSender, OnEnd, SendError, StreamThread, receive_acks,
 };
 use feedplex::transport::{DataStream, LinkWatch};
 use feedplex::wire::control::Ack;
@@ -38,13 +38,14 @@ pub struct SourceStreams {
 }
 
 impl SourceStreams {
-    /// Starts the threads; `streams` are in the order of their numbers. `on_end` makes what is
-    /// called when a stream ends.
+    /// Starts the threads; `streams` are in the order of their numbers. `stream_acks`: the sink acknowledges the live stream there. `on_end`
+    /// makes what is called when a stream ends.
     pub fn start(
         name: &str,
         streams: Vec<DataStream>,
         lane: &LaneHandle,
         entry: &FeedEntry,
+        stream_acks: bool,
         on_end: impl Fn() -> OnEnd,
     ) -> io::Result<Self> {
         let links: io::Result<Vec<_>> = streams.iter().map(DataStream::link_watch).collect();
@@ -61,6 +62,10 @@ impl SourceStreams {
         };
         let live_acks = tracker();
         let mut acks = vec![live_acks.clone()];
+        let other_way = match stream_acks {
+            true => live.other_way()?,
+            false => None,
+        };
         let (live, thread) = LiveSender::start(
             &format!("live-{name}"),
             LiveConfig {
@@ -74,6 +79,22 @@ impl SourceStreams {
             on_end(),
         )?;
         let mut threads = vec![thread];
+        if let Some(stream) = other_way {
+            let on_end = on_end();
+            // Its end in good order says nothing that the session does not say.
+            let on_end: OnEnd = Box::new(move |result| match result {
+                Ok(()) => {}
+                Err(error) => on_end(Err(error)),
+            });
+            let name = format!("acks-{name}");
+            match receive_acks(&name, stream, acks[0].clone(), on_end) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    threads.iter().for_each(StreamThread::stop);
+                    return Err(error);
+                }
+            }
+        }
         let mut bulk = Vec::new();
         for (number, stream) in streams.enumerate() {
             let stream_acks = tracker();

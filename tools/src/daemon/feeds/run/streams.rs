@@ -56,10 +56,18 @@ impl Driver {
             end
         };
         let failed = |error: std::io::Error| format!("cannot start a data stream: {error}");
+        let stream_acks = self.session.stream_acks();
         self.streams = match self.session.role() {
             Some(Role::Source) => Streams::Source(
-                SourceStreams::start(&name, streams, &bound.lane, &bound.entry, on_end)
-                    .map_err(failed)?,
+                SourceStreams::start(
+                    &name,
+                    streams,
+                    &bound.lane,
+                    &bound.entry,
+                    stream_acks,
+                    on_end,
+                )
+                .map_err(failed)?,
             ),
             Some(Role::Sink) => {
                 let sink = SinkStreams::start(
@@ -68,6 +76,7 @@ impl Driver {
                     &bound.lane,
                     &bound.entry,
                     self.events.clone(),
+                    stream_acks,
                     on_end,
                 )
                 .map_err(failed)?;
