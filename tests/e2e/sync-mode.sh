@@ -25,6 +25,9 @@ v a feedattach vga/web b:vgb/web --create --mode sync --on-disconnect degrade
 v a feedwait vga/web b --timeout 60
 write 1 0 || die "cannot write"
 at_peer 1 0 || die "acknowledged in sync mode and not at the peer"
+for pair in a:acks-web b:ack-web; do
+    grep -qs "^${pair#*:}" /proc/"${pid_of[${pair%%:*}]}"/task/*/comm || die "nobody acknowledges on the live stream at ${pair%%:*}"
+done
 
 # Degrade: the peer stands still, then is away.
 node_kill b

@@ -56,6 +56,20 @@ v a feedwait vga/web b --timeout 30
 field a vga/web feed_reason | grep -q 'live writes' || die "no reason: $(field a vga/web feed_reason)"
 equal "after live writes"
 
+# A `sync` feed's writes are acknowledged on the live stream, in records that the sink's kernel makes while its other thread receives.
+v a lvcreate -n sync -L 16m vga
+v a feedattach vga/sync b:vgb/sync --create --mode sync
+v a feedwait vga/sync b --timeout 60
+grep -qs '^acks-sync' /proc/"$pid_a"/task/*/comm || die "no acknowledgements on the live stream: $(cat /proc/"$pid_a"/task/*/comm)"
+for at in $(seq 0 63); do echo "write -q -P $((at + 1)) $((at * 64))k 4k"; done >/tmp/sync.cmds
+timeout 60 qemu-io -f raw "$(nbd a vga/sync)" </tmp/sync.cmds >/tmp/sync.out || die "sync writes: $(cat /tmp/sync.out)"
+[ "$(field a vga/sync feed_state)" = live ] || die "the sync feed is $(field a vga/sync feed_state): $(field a vga/sync feed_reason)"
+v a feedverify vga/sync b
+v a feeddetach vga/sync b --force
+v b feeddetach vgb/sync a --force || true
+v a lvremove -y vga/sync; v b lvremove -y vgb/sync
+echo "figure: 64 sync writes, acknowledged on a live stream under TLS"
+
 # A sink whose TLS stays in user space, with words for it; and back. Only the change travels.
 restart() { kill "$(eval echo "\$pid_$1")"; wait "$(eval echo "\$pid_$1")" || true; node_start "$@"; }
 config_of[b]=/tmp/user.toml
