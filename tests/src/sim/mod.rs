@@ -25,6 +25,7 @@
 //! | `scrub` | blocks that rot, plexes compared and made equal |
 //! | `storm` | much of that at once, aimed at what is under way |
 //! | `check` | claims of consistency and of who may overwrite what |
+//! | `copied` | what counts as copied is at the sink |
 //! | `history`, `disk` | the model of a volume's content; a disk |
 //! | `rest` | everything heals: all copies must be equal |
 //! | `shrink` | from a failing run to a short one |
@@ -32,6 +33,7 @@
 pub mod admin;
 pub mod boot;
 pub mod check;
+pub mod copied;
 pub mod disk;
 pub mod ending;
 pub mod faults;

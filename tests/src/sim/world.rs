@@ -73,6 +73,8 @@ pub struct Totals {
     pub mended: u64,
     /// Bulk copies that read what a plex had lost.
     pub old_copies: u64,
+    /// Copies for feeds that ended with regions clean, which were looked at over there.
+    pub copied: u64,
     /// Disks that were full for a while.
     pub full_disks: u64,
     /// Disks that were slow for a while.
@@ -90,7 +92,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 26] {
+    fn fields(&mut self) -> [&mut u64; 27] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -115,6 +117,7 @@ impl Totals {
             &mut self.differences,
             &mut self.mended,
             &mut self.old_copies,
+            &mut self.copied,
             &mut self.full_disks,
             &mut self.slow_disks,
             &mut self.clock_jumps,
