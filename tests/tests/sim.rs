@@ -128,6 +128,9 @@ fn whole_nodes() {
             ("scrubs", totals.scrubs),
             ("rotten", totals.rotten),
             ("mended", totals.mended),
+            ("torn", totals.torn),
+            ("copied", totals.copied),
+            ("old copies", totals.old_copies),
         ] {
             assert!(count > 0, "no {what} in {count} seeds");
         }

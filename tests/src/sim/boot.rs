@@ -6,6 +6,7 @@ use super::lane::Job;
 use super::setup::EXTENT;
 use super::shrink::abandon;
 use super::world::{Daemon, Entry, LV, Node, World};
+use super::worn::Worn;
 use blockio::PayloadId;
 use feedplex::session::FeedState;
 use regionmap::log::Geometry;
@@ -21,6 +22,8 @@ use volmgr::plan::{self, PlanError};
 pub const BOUNCES: u64 = 3;
 /// Bytes of each.
 pub const BOUNCE_BYTES: u64 = 2 * super::setup::REGION;
+/// In a storm a plex is retired when so many of its reads have failed.
+pub const STORM_READ_ERRORS: u32 = 3;
 /// Disks in a node's table, and the step from a disk's place to its place after it went and came
 /// back.
 const PLACES: u32 = 8;
@@ -212,6 +215,7 @@ impl World {
             epochs,
             attaching: None,
             scrub: None,
+            worn: Worn::default(),
         });
         self.note(|| format!("n{n} is up"));
         self.check_claims_at_rest(n);
@@ -473,7 +477,7 @@ fn config(storm: bool) -> EngineConfig {
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,
-        max_read_errors: if storm { 3 } else { 64 },
+        max_read_errors: if storm { STORM_READ_ERRORS } else { 64 },
         clear_interval_ms: 50,
         clean: false,
     }

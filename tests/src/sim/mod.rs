@@ -23,6 +23,7 @@
 //! | `admin` | attach, detach, swap, plexes |
 //! | `faults` | what breaks |
 //! | `scrub` | blocks that rot, plexes compared and made equal |
+//! | `worn` | plexes that are retired, and writes that fail on what has rotted |
 //! | `storm` | much of that at once, aimed at what is under way |
 //! | `check` | claims of consistency and of who may overwrite what |
 //! | `copied` | what counts as copied is at the sink |
@@ -51,6 +52,7 @@ pub mod storm;
 pub mod stream;
 pub mod target;
 pub mod world;
+pub mod worn;
 
 /// Between metadata and sessions: the daemon's own.
 #[path = "../../../tools/src/daemon/feeds/record.rs"]

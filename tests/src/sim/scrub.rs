@@ -200,6 +200,7 @@ impl World {
             .map(|(plex, _)| *plex)
             .collect();
         self.note(|| format!("n{n} repairs {block:?} of {targets:?} from {source:?}"));
+        self.strike_repair(n, &targets);
         scrub.busy = true;
         self.daemon(n).scrub = Some(scrub);
         let (token, request) = self.scrub_request(n, block, sectors(block).len());
@@ -213,6 +214,7 @@ impl World {
         self.call(n, |engine, out| {
             engine.rewrite(request, source, targets, out)
         });
+        self.write_meanwhile(n, block);
     }
 
     /// Plexes have been written to be equal.

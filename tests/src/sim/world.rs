@@ -11,6 +11,7 @@ use super::rng::Rng;
 use super::scrub::Scrub;
 use super::session::Sess;
 use super::storm::Storm;
+use super::worn::Worn;
 use blockio::IoError;
 use feedplex::session::FeedState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -71,6 +72,8 @@ pub struct Totals {
     pub differences: u64,
     /// Blocks that a scrub made equal.
     pub mended: u64,
+    /// Sectors that had rotted, and were to be replaced by a write that failed.
+    pub torn: u64,
     /// Bulk copies that read what a plex had lost.
     pub old_copies: u64,
     /// Copies for feeds that ended with regions clean, which were looked at over there.
@@ -92,7 +95,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 27] {
+    fn fields(&mut self) -> [&mut u64; 28] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -116,6 +119,7 @@ impl Totals {
             &mut self.rotten,
             &mut self.differences,
             &mut self.mended,
+            &mut self.torn,
             &mut self.old_copies,
             &mut self.copied,
             &mut self.full_disks,
@@ -179,6 +183,8 @@ pub struct Daemon {
     pub attaching: Option<(u64, u32)>,
     /// Plexes are being compared.
     pub scrub: Option<Scrub>,
+    /// What its plexes have been through.
+    pub worn: Worn,
 }
 
 /// A machine.
