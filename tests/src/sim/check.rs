@@ -293,7 +293,8 @@ impl World {
                 };
                 for value in self.nodes[n].disks[disk].may_have(at_disk) {
                     assert!(
-                        history.legal(sector, value, at, false),
+                        history.legal(sector, value, at, false)
+                            || self.is_rots_doing(n, sector, value, history, at),
                         "n{n}: consistent without what its source had in step {at}: sector {sector} may have {value}"
                     );
                 }
@@ -324,7 +325,7 @@ impl World {
                 };
                 let possible = history.possible(sector, at);
                 assert!(
-                    possible.contains(&value),
+                    possible.contains(&value) || self.is_rots_doing(n, sector, value, history, at),
                     "n{n} {when}: claims the source's step {at}, but sector {sector} has {value}, not one of {possible:?}"
                 );
             }

@@ -43,7 +43,8 @@ impl World {
                 };
                 for value in self.nodes[sink].disks[disk].may_have(at_disk) {
                     assert!(
-                        history.legal(*sector, value, at, false),
+                        history.legal(*sector, value, at, false)
+                            || self.is_rots_doing(sink, *sector, value, history, at),
                         "n{n}: not dirty any more, but the sink n{sink} may have {value} in sector {sector}: {:?}",
                         history.sectors[*sector]
                     );

@@ -23,6 +23,7 @@
 //! | `admin` | attach, detach, swap, plexes |
 //! | `faults` | what breaks |
 //! | `scrub` | blocks that rot, plexes compared and made equal |
+//! | `verify` | what rot makes of a feed, and `feedverify --repair` |
 //! | `worn` | plexes that are retired, and writes that fail on what has rotted |
 //! | `storm` | much of that at once, aimed at what is under way |
 //! | `check` | claims of consistency and of who may overwrite what |
@@ -51,6 +52,7 @@ pub mod shrink;
 pub mod storm;
 pub mod stream;
 pub mod target;
+pub mod verify;
 pub mod world;
 pub mod worn;
 

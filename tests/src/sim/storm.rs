@@ -11,6 +11,7 @@ use super::boot::disk_of;
 use super::disk::{Disk, sectors};
 use super::lane::{Job, Owner};
 use super::rng::Rng;
+use super::scrub::rotten;
 use super::world::World;
 use blockio::ByteRange;
 use volmgr::engine::{DiskRange, PlexId};
@@ -166,10 +167,11 @@ impl World {
         if self.nodes[n].up.is_none() {
             return;
         }
-        match self.rng.below(3) {
+        match self.rng.below(if self.is_alone() { 3 } else { 4 }) {
             0 => self.scrub(n, None),
             1 => self.scrub(n, Some(Word::Majority)),
-            _ => self.rots(n),
+            2 => self.rots(n),
+            _ => self.verify_feeds(n),
         }
     }
 
@@ -326,7 +328,10 @@ impl World {
         !in_service.iter().any(uses)
             && in_service.iter().any(|p| {
                 let mut all = sectors(range).zip(read);
-                all.any(|(s, value)| self.look(n, p, s).is_some_and(|now| now != *value))
+                all.any(|(s, value)| {
+                    self.look(n, p, s)
+                        .is_some_and(|now| now != *value && !rotten(now))
+                })
             })
     }
 

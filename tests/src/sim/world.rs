@@ -74,6 +74,10 @@ pub struct Totals {
     pub mended: u64,
     /// Sectors that had rotted, and were to be replaced by a write that failed.
     pub torn: u64,
+    /// Feeds whose sink was made equal where something had rotted.
+    pub feeds_repaired: u64,
+    /// Sectors in which the two sides of a feed differed at rest because something had rotted.
+    pub feed_rot: u64,
     /// Bulk copies that read what a plex had lost.
     pub old_copies: u64,
     /// Copies for feeds that ended with regions clean, which were looked at over there.
@@ -95,7 +99,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 28] {
+    fn fields(&mut self) -> [&mut u64; 30] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -120,6 +124,8 @@ impl Totals {
             &mut self.differences,
             &mut self.mended,
             &mut self.torn,
+            &mut self.feeds_repaired,
+            &mut self.feed_rot,
             &mut self.old_copies,
             &mut self.copied,
             &mut self.full_disks,
