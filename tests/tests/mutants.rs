@@ -259,6 +259,16 @@ const MUTANTS: &[(&str, &str, u32)] = &[
         "a plex that has failed or was retired is still read",
         1,
     ),
+    (
+        "feed-repair-unannounced",
+        "a sink is made equal to its source without a round: it goes on calling itself consistent",
+        6,
+    ),
+    (
+        "feed-repair-copies-nothing",
+        "what a comparison of both sides has found is not copied again",
+        7,
+    ),
 ];
 
 /// The first seed that catches a bug, how, and how many were tried.
