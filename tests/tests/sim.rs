@@ -129,6 +129,9 @@ fn whole_nodes() {
             ("rotten", totals.rotten),
             ("mended", totals.mended),
             ("torn", totals.torn),
+            ("reappeared", totals.reappeared),
+            ("repaired feeds", totals.feeds_repaired),
+            ("rot in feeds", totals.feed_rot),
             ("copied", totals.copied),
             ("old copies", totals.old_copies),
         ] {

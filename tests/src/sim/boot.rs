@@ -371,6 +371,7 @@ impl World {
         }
         self.drop_connections(n, power, &old);
         let mut history = (*old).clone();
+        let later = self.storm.is_some() || self.more;
         let node = &mut self.nodes[n];
         for disk in &mut node.disks {
             disk.fail_flush = false;
@@ -399,6 +400,11 @@ impl World {
             match power {
                 true => disk.power_cut(&mut self.rng),
                 false => disk.process_died(),
+            }
+            // A disk that was gone is back when the machine is, with what it had: nobody has told it of anything since.
+            if later && disk.dead && self.rng.chance(40) {
+                disk.revive();
+                self.totals.reappeared += 1;
             }
         }
         history.crash(power, self.step);

@@ -86,6 +86,8 @@ pub struct Totals {
     pub full_disks: u64,
     /// Disks that were slow for a while.
     pub slow_disks: u64,
+    /// Disks that were gone and came back while their machine was down.
+    pub reappeared: u64,
     /// Clocks that jumped.
     pub clock_jumps: u64,
 }
@@ -99,7 +101,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 30] {
+    fn fields(&mut self) -> [&mut u64; 31] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -128,6 +130,7 @@ impl Totals {
             &mut self.feed_rot,
             &mut self.old_copies,
             &mut self.copied,
+            &mut self.reappeared,
             &mut self.full_disks,
             &mut self.slow_disks,
             &mut self.clock_jumps,
