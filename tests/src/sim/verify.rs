@@ -57,42 +57,46 @@ impl World {
             || rot_there() && self.is_fine(sink, sector, value, self.step + 1)
     }
 
-    /// `feedverify --repair` of a feed that is live; false where it is not, or nothing has rotted.
-    fn repair_feed(&mut self, n: usize, feed: Uuid, peer: usize) -> bool {
-        let rot = |(_, mine, theirs): &(usize, u64, u64)| rotten(*mine) || rotten(*theirs);
-        let regions: BTreeSet<u64> = self
-            .differing(n, peer)
-            .iter()
-            .filter(|d| rot(d))
-            .map(|(sector, ..)| range_of(*sector).start() / REGION)
-            .collect();
-        let live = |s: &Option<FeedState>| *s == Some(FeedState::Live);
-        let state = self.entry(n, feed).map(|e| e.state);
-        let session = self.entry(n, feed).and_then(|e| e.session);
+    /// Regions in which two volumes differ because something has rotted.
+    fn rotten_regions(&self, n: usize, peer: usize) -> BTreeSet<u64> {
+        let differing = self.differing(n, peer).into_iter();
+        differing
+            .filter(|(_, mine, theirs)| rotten(*mine) || rotten(*theirs))
+            .map(|(sector, ..)| range_of(sector).start() / REGION)
+            .collect()
+    }
+
+    /// These regions of a live feed's sink are made equal to the source, as `feedverify --repair` asks for it.
+    fn repair_feed(&mut self, n: usize, feed: Uuid, regions: &BTreeSet<u64>) {
+        let entry = self.entry(n, feed).filter(|e| e.state == FeedState::Live);
+        let session = entry.and_then(|e| e.session);
         let sess = session.and_then(|id| self.daemon(n).sessions.get_mut(&id));
         let source = |s: &&mut Sess| s.role() == Some(Role::Source) && !s.is_closing();
-        let Some(sess) = sess.filter(source).filter(|_| live(&state)) else {
-            return false;
+        let Some(sess) = sess.filter(source).filter(|_| !regions.is_empty()) else {
+            return;
         };
-        if regions.is_empty() {
-            return false;
-        }
         let range = |region: &u64| WireRange {
             offset: region * REGION,
             length: REGION,
         };
         sess.push(Event::Repair(regions.iter().map(range).collect()));
         self.totals.feeds_repaired += 1;
-        self.note(|| format!("n{n} repairs feed {feed} to n{peer}: regions {regions:?}"));
-        true
+        self.note(|| format!("n{n} repairs feed {feed}: regions {regions:?}"));
     }
 
-    /// An admin has the feeds of a node compared, and repaired where something has rotted.
+    /// An admin has the feeds of a node compared, and repaired: what has rotted, or what only seemed to differ.
     pub(super) fn verify_feeds(&mut self, n: usize) {
         for (feed, peer) in self.feeds_out(n) {
-            if self.nodes[peer].up.is_some() {
-                self.repair_feed(n, feed, peer);
+            if self.nodes[peer].up.is_none() {
+                continue;
             }
+            let mut regions = self.rotten_regions(n, peer);
+            if regions.is_empty() {
+                let used = self.storm.as_ref().map_or(1, |s| s.used);
+                let sector = self.rng.below(used) as usize;
+                regions.insert(range_of(sector).start() / REGION);
+            }
+            self.repair_feed(n, feed, &regions);
         }
     }
 
@@ -110,7 +114,8 @@ impl World {
                     self.totals.feed_rot += 1;
                     equal = false;
                 }
-                self.repair_feed(n, feed, peer);
+                let regions = self.rotten_regions(n, peer);
+                self.repair_feed(n, feed, &regions);
             }
         }
         equal
