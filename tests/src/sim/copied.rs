@@ -3,7 +3,7 @@
 //! Later is too late: the next write to the region, the next full copy or the next crash of the source puts right what was
 //! lost, in the simulator as in the world, and until then the sink calls itself equal though it is not.
 
-use super::disk::sectors;
+use super::disk::{range_of, sectors};
 use super::session::Sess;
 use super::stream::SinkStreams;
 use super::world::World;
@@ -32,7 +32,7 @@ impl World {
             return;
         };
         let clean: Vec<usize> = sectors(range)
-            .filter(|s| !map.any_in(super::disk::range_of(*s)))
+            .filter(|s| !map.any_in(range_of(*s)))
             .collect();
         self.totals.copied += u64::from(!clean.is_empty());
         let history = &self.nodes[n].history;
