@@ -209,6 +209,66 @@ const MUTANTS: &[(&str, &str, u32)] = &[
         "what clients wrote at the sink is overwritten unasked",
         9,
     ),
+    (
+        "repair-not-held",
+        "a repair of plexes that differ does not hold writes off",
+        4,
+    ),
+    (
+        "repair-ends-before-its-writes",
+        "a repair counts as done before what it writes is written",
+        4,
+    ),
+    (
+        "torn-repair-not-missed",
+        "what a failed repair was to mend is not missed by the plex that failed",
+        4,
+    ),
+    (
+        "half-is-a-majority",
+        "half of the plexes is believed as if it were more than half",
+        4,
+    ),
+    (
+        "comparison-not-held",
+        "plexes are compared while they are written to",
+        4,
+    ),
+    (
+        "good-blocks-moved-while-recovering",
+        "while plexes may differ, a read error moves good blocks to another plex, too",
+        3,
+    ),
+    (
+        "read-errors-forgotten",
+        "a plex whose reads fail again and again is not retired",
+        4,
+    ),
+    (
+        "last-good-plex-retired",
+        "a plex is retired though the others have failed reads, too",
+        4,
+    ),
+    (
+        "retired-before-its-mark",
+        "a plex is retired, and writes are acknowledged before the mark",
+        1,
+    ),
+    (
+        "retired-plex-still-read",
+        "a plex that has failed or was retired is still read",
+        1,
+    ),
+    (
+        "feed-repair-unannounced",
+        "a sink is made equal to its source without a round: it goes on calling itself consistent",
+        6,
+    ),
+    (
+        "feed-repair-copies-nothing",
+        "what a comparison of both sides has found is not copied again",
+        7,
+    ),
 ];
 
 /// The first seed that catches a bug, how, and how many were tried.

@@ -128,6 +128,12 @@ fn whole_nodes() {
             ("scrubs", totals.scrubs),
             ("rotten", totals.rotten),
             ("mended", totals.mended),
+            ("torn", totals.torn),
+            ("reappeared", totals.reappeared),
+            ("repaired feeds", totals.feeds_repaired),
+            ("rot in feeds", totals.feed_rot),
+            ("copied", totals.copied),
+            ("old copies", totals.old_copies),
         ] {
             assert!(count > 0, "no {what} in {count} seeds");
         }

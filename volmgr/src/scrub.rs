@@ -2,6 +2,8 @@
 //!
 //! Nothing here guesses: without more than half of the plexes, or a word of the admin, nobody is believed.
 
+use blockio::mutant;
+
 /// Which copies agree: for each, the first one with the same bytes. All of them have the same length.
 ///
 /// ```
@@ -36,7 +38,7 @@ pub fn believed(classes: &[usize], word: Word) -> Option<usize> {
         Word::Copy(index) => (index < classes.len()).then_some(index),
         Word::Majority => classes.iter().copied().find(|class| {
             let votes = classes.iter().filter(|other| *other == class).count();
-            votes * 2 > classes.len()
+            votes * 2 > classes.len() || votes * 2 == classes.len() && mutant("half-is-a-majority")
         }),
     }
 }

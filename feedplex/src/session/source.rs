@@ -450,11 +450,17 @@ impl Source {
     }
 
     fn repair(&mut self, core: &mut Core, mut more: Vec<WireRange>) {
+        if mutant("feed-repair-copies-nothing") {
+            more.clear();
+        }
         match &mut self.copy {
             Copy::Announced { ranges } => ranges.append(&mut more),
             Copy::Copying | Copy::Behind { .. } => core.out.push(Action::SetDirty(more)),
             // From the mark on nothing is sent; the map keeps it for the next session.
             Copy::Confirming | Copy::Done if self.ending.as_ref().is_some_and(|e| e.sent) => {
+                core.out.push(Action::SetDirty(more));
+            }
+            Copy::Confirming | Copy::Done if mutant("feed-repair-unannounced") => {
                 core.out.push(Action::SetDirty(more));
             }
             Copy::Confirming | Copy::Done => self.announce(core, more),

@@ -6,6 +6,7 @@ use super::lane::Job;
 use super::setup::EXTENT;
 use super::shrink::abandon;
 use super::world::{Daemon, Entry, LV, Node, World};
+use super::worn::Worn;
 use blockio::PayloadId;
 use feedplex::session::FeedState;
 use regionmap::log::Geometry;
@@ -21,6 +22,8 @@ use volmgr::plan::{self, PlanError};
 pub const BOUNCES: u64 = 3;
 /// Bytes of each.
 pub const BOUNCE_BYTES: u64 = 2 * super::setup::REGION;
+/// In a storm a plex is retired when so many of its reads have failed.
+pub const STORM_READ_ERRORS: u32 = 3;
 /// Disks in a node's table, and the step from a disk's place to its place after it went and came
 /// back.
 const PLACES: u32 = 8;
@@ -212,6 +215,7 @@ impl World {
             epochs,
             attaching: None,
             scrub: None,
+            worn: Worn::default(),
         });
         self.note(|| format!("n{n} is up"));
         self.check_claims_at_rest(n);
@@ -367,6 +371,7 @@ impl World {
         }
         self.drop_connections(n, power, &old);
         let mut history = (*old).clone();
+        let later = self.storm.is_some() || self.more;
         let node = &mut self.nodes[n];
         for disk in &mut node.disks {
             disk.fail_flush = false;
@@ -395,6 +400,11 @@ impl World {
             match power {
                 true => disk.power_cut(&mut self.rng),
                 false => disk.process_died(),
+            }
+            // A disk that was gone is back when the machine is, with what it had: nobody has told it of anything since.
+            if later && disk.dead && self.rng.chance(40) {
+                disk.revive();
+                self.totals.reappeared += 1;
             }
         }
         history.crash(power, self.step);
@@ -473,7 +483,7 @@ fn config(storm: bool) -> EngineConfig {
         bulk_bytes: 3 * super::setup::REGION,
         max_live_bytes: 12 * super::setup::REGION,
         restore_wait_ms: 1000,
-        max_read_errors: if storm { 3 } else { 64 },
+        max_read_errors: if storm { STORM_READ_ERRORS } else { 64 },
         clear_interval_ms: 50,
         clean: false,
     }

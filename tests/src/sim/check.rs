@@ -10,8 +10,7 @@ use feedplex::session::{RecordChange, Session, SinkContent};
 use feedplex::wire::control::RefusalCode;
 use std::rc::Rc;
 use uuid::Uuid;
-use volmgr::engine::PlexId;
-use volmgr::model::{Direction, FeedIntent, Subdisk};
+use volmgr::model::{Direction, FeedIntent};
 
 /// A moment in a volume's write order.
 #[derive(Clone)]
@@ -294,28 +293,13 @@ impl World {
                 };
                 for value in self.nodes[n].disks[disk].may_have(at_disk) {
                     assert!(
-                        history.legal(sector, value, at, false),
+                        history.legal(sector, value, at, false)
+                            || self.is_rots_doing(n, sector, value, history, at),
                         "n{n}: consistent without what its source had in step {at}: sector {sector} may have {value}"
                     );
                 }
             }
         }
-    }
-
-    /// Invariant 4: a plex whose reads fail too often is taken out of service only where another one has everything, on
-    /// disks that work.
-    pub fn check_retired(&mut self, n: usize, plex: PlexId) {
-        self.totals.retired += 1;
-        let node = &self.nodes[n];
-        let disk = |pv: Uuid| node.pvs.iter().position(|p| *p == pv);
-        let works = |s: &Subdisk| disk(s.pv).is_some_and(|d| node.disks[d].is_harmless());
-        let others = self.plexes_in_service(n);
-        let mut others = others.iter().filter(|p| p.number != plex.0);
-        assert!(
-            others.any(|p| p.subdisks.iter().all(works)),
-            "n{n}: plex{} is retired though it was the last good one",
-            plex.0
-        );
     }
 
     /// Invariant 6: a sink holds what it claims.
@@ -341,7 +325,7 @@ impl World {
                 };
                 let possible = history.possible(sector, at);
                 assert!(
-                    possible.contains(&value),
+                    possible.contains(&value) || self.is_rots_doing(n, sector, value, history, at),
                     "n{n} {when}: claims the source's step {at}, but sector {sector} has {value}, not one of {possible:?}"
                 );
             }

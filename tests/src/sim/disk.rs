@@ -190,6 +190,11 @@ pub fn sectors(range: ByteRange) -> std::ops::Range<usize> {
     (range.start() / SECTOR) as usize..(range.end() / SECTOR) as usize
 }
 
+/// The bytes of a sector of a volume.
+pub fn range_of(sector: usize) -> ByteRange {
+    ByteRange::new(sector as u64 * SECTOR, SECTOR)
+}
+
 /// A disk does not work.
 pub fn medium() -> IoError {
     IoError::new(IoErrorKind::Medium)

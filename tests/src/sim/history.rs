@@ -1,6 +1,7 @@
 //! What a sector of a volume may hold, given every write so far. The model that reads,
 //! acknowledgements and claims are checked against; it shares nothing with the product.
 
+use super::scrub::rotten;
 use std::collections::HashMap;
 
 /// One write of one sector.
@@ -71,6 +72,16 @@ impl History {
         }
     }
 
+    /// A sector has come to hold something else, in silence: like a write that nobody asked for, and nobody hears of.
+    pub fn rot(&mut self, sector: usize, value: u64, now: u64) {
+        self.sectors[sector].push(Record {
+            from: now,
+            done: Some(now),
+            durable: false,
+            ..base(value)
+        });
+    }
+
     /// A flush submitted at `from` was acknowledged.
     pub fn flushed(&mut self, from: u64) {
         for record in self.sectors.iter_mut().flatten() {
@@ -118,8 +129,10 @@ impl History {
     /// Somebody saw this: where nothing was written since the crash, all must see it from now on.
     pub fn seen(&mut self, sector: usize, value: u64) {
         let records = &mut self.sectors[sector];
-        if self.crashed > 0 && records.iter().all(|r| r.from < self.crashed) {
-            for record in records {
+        // What one plex has in silence says nothing of the others.
+        let old = |r: &Record| rotten(r.value) || r.from < self.crashed;
+        if self.crashed > 0 && records.iter().all(old) {
+            for record in records.iter_mut().filter(|r| !rotten(r.value)) {
                 record.hidden |= record.value != value;
             }
         }

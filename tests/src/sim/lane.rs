@@ -8,7 +8,7 @@ use super::stream::{Finished, Flushed};
 use super::world::{LV, World};
 use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op, Origin, PayloadId, Request, Ticket};
 use feedplex::session::Event;
-use volmgr::engine::{Action, DiskIo, Engine, IoId, LogIo, Note, PlexId};
+use volmgr::engine::{Action, DiskIo, DiskOp, Engine, IoId, LogIo, Note, PlexId};
 use volmgr::model::{Layout, Plex, PlexState, Subdisk};
 use volmgr::plan;
 
@@ -194,15 +194,23 @@ impl World {
                     sess.push(Event::Behind);
                 }
             }
-            Note::PlexSynced { .. } => {
+            Note::PlexSynced { plex } => {
                 self.totals.synced += 1;
+                self.plex_synced(n, plex);
                 if let Some(storm) = &mut self.storm {
                     storm.omen = Some(n);
                 }
             }
             Note::ReadRepaired { .. } => self.totals.repaired += 1,
             Note::PlexRetired { plex, .. } => self.check_retired(n, plex),
-            Note::PlexError { .. } | Note::LogCopyFailed { .. } => {}
+            Note::PlexError {
+                plex, op, range, ..
+            } => match op {
+                DiskOp::Read => self.read_failed(n, plex),
+                DiskOp::Flush => {}
+                _ => self.write_failed(n, plex, range),
+            },
+            Note::LogCopyFailed { .. } => {}
             Note::FeedFetch { .. } | Note::FeedRestored { .. } => {
                 panic!("n{n}: nobody asks for an online restore here: {note:?}")
             }

@@ -23,8 +23,11 @@
 //! | `admin` | attach, detach, swap, plexes |
 //! | `faults` | what breaks |
 //! | `scrub` | blocks that rot, plexes compared and made equal |
+//! | `verify` | what rot makes of a feed, and `feedverify --repair` |
+//! | `worn` | plexes that are retired, and writes that fail on what has rotted |
 //! | `storm` | much of that at once, aimed at what is under way |
 //! | `check` | claims of consistency and of who may overwrite what |
+//! | `copied` | what counts as copied is at the sink |
 //! | `history`, `disk` | the model of a volume's content; a disk |
 //! | `rest` | everything heals: all copies must be equal |
 //! | `shrink` | from a failing run to a short one |
@@ -32,6 +35,7 @@
 pub mod admin;
 pub mod boot;
 pub mod check;
+pub mod copied;
 pub mod disk;
 pub mod ending;
 pub mod faults;
@@ -48,7 +52,9 @@ pub mod shrink;
 pub mod storm;
 pub mod stream;
 pub mod target;
+pub mod verify;
 pub mod world;
+pub mod worn;
 
 /// Between metadata and sessions: the daemon's own.
 #[path = "../../../tools/src/daemon/feeds/record.rs"]

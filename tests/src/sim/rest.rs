@@ -41,7 +41,7 @@ impl World {
                     self.heal(n, round);
                 }
             }
-            if round % 8 == 7 && self.at_rest() {
+            if round % 8 == 7 && self.at_rest() && self.feeds_are_equal() {
                 return self.check_equal();
             }
         }

@@ -200,6 +200,7 @@ impl World {
             .map(|(plex, _)| *plex)
             .collect();
         self.note(|| format!("n{n} repairs {block:?} of {targets:?} from {source:?}"));
+        self.strike_repair(n, &targets);
         scrub.busy = true;
         self.daemon(n).scrub = Some(scrub);
         let (token, request) = self.scrub_request(n, block, sectors(block).len());
@@ -213,6 +214,7 @@ impl World {
         self.call(n, |engine, out| {
             engine.rewrite(request, source, targets, out)
         });
+        self.write_meanwhile(n, block);
     }
 
     /// Plexes have been written to be equal.
@@ -262,33 +264,37 @@ impl World {
             let values: Vec<u64> = copies.iter().map(|copy| copy[at]).collect();
             let differ = values.iter().any(|v| *v != values[0]);
             assert!(
-                recovering || !differ || values.iter().any(|v| rotten(*v)),
+                recovering || !differ || values.iter().any(|v| self.has_rotted(n, sector, *v)),
                 "n{n}: a scrub sees a difference where nothing has rotted: sector {sector} has {values:?}"
             );
             for (plex, value) in plexes.iter().zip(&values) {
                 let now = plex.and_then(|p| self.look(n, p, sector));
                 // It may have rotted since it was read.
                 assert!(
-                    now.is_none_or(|now| now == *value || rotten(now)),
+                    now.is_none_or(|now| now == *value || self.has_rotted(n, sector, now)),
                     "n{n}: a scrub has read {value} in sector {sector}, there is {now:?}"
                 );
             }
         }
     }
 
-    /// May a sector hold this: what was written, or what has become of it?
+    /// May a sector hold this: what was written, or what has become of it since?
     pub(super) fn is_fine(&self, n: usize, sector: usize, value: u64, at: u64) -> bool {
-        match rotten(value) {
-            true => self.rot.contains(&(n, sector, value)),
-            false => self.nodes[n].history.legal(sector, value, at, false),
-        }
+        self.nodes[n].history.legal(sector, value, at, false)
     }
 
-    /// A sector of one of three plexes rots, where no feed takes it elsewhere.
+    /// Has a sector of this node rotted to that? What a feed has brought has not.
+    pub(super) fn has_rotted(&self, n: usize, sector: usize, value: u64) -> bool {
+        self.rot.contains(&(n, sector, value))
+    }
+
+    /// A sector of one of three plexes rots; where there are feeds, once there is one.
     pub(super) fn rots(&mut self, n: usize) {
         let plexes = self.plexes_in_service(n);
         let recovering = self.daemon(n).engine.recover_bytes() > 0;
-        if self.nodes.len() > 1 || plexes.len() < 3 || recovering {
+        let feeds = self.volume(n).is_some_and(|v| !v.feeds.is_empty());
+        let early = self.nodes.len() > 1 && !feeds;
+        if early || plexes.len() < 3 || recovering {
             return;
         }
         let size = self.nodes[n].history.sectors.len() as u64;
@@ -302,6 +308,8 @@ impl World {
         if self.nodes[n].disks[disk].rot(at, value) {
             self.note(|| format!("n{n} disk {disk} rots in sector {sector}"));
             self.rot.insert((n, sector, value));
+            let now = self.step;
+            self.nodes[n].history.rot(sector, value, now);
             self.totals.rotten += 1;
         }
     }

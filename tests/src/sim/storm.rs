@@ -11,6 +11,7 @@ use super::boot::disk_of;
 use super::disk::{Disk, sectors};
 use super::lane::{Job, Owner};
 use super::rng::Rng;
+use super::scrub::rotten;
 use super::world::World;
 use blockio::ByteRange;
 use volmgr::engine::{DiskRange, PlexId};
@@ -166,10 +167,11 @@ impl World {
         if self.nodes[n].up.is_none() {
             return;
         }
-        match self.rng.below(3) {
+        match self.rng.below(if self.is_alone() { 3 } else { 4 }) {
             0 => self.scrub(n, None),
             1 => self.scrub(n, Some(Word::Majority)),
-            _ => self.rots(n),
+            2 => self.rots(n),
+            _ => self.verify_feeds(n),
         }
     }
 
@@ -226,6 +228,7 @@ impl World {
         if !self.nodes[n].disks[disk].is_sound() || !self.can_do_without(n, disk) {
             return;
         }
+        let alone = !self.one_reads_well(n, disk);
         let strikes = [
             Strike::Death,
             Strike::Death,
@@ -240,6 +243,9 @@ impl World {
             Strike::Death | Strike::Write if aimed => Strike::Flush,
             strike => strike,
         };
+        if alone && strike != Strike::Sectors {
+            return;
+        }
         self.note(|| format!("n{n} disk {disk} is struck: {strike:?}"));
         let size = self.nodes[n].history.sectors.len() as u64;
         let used = self.storm.as_ref().map_or(size, |s| s.used.min(size));
@@ -282,7 +288,7 @@ impl World {
     }
 
     /// The disks of a plex, where they are there.
-    fn disks_of(&self, n: usize, plex: &Plex) -> Vec<usize> {
+    pub(super) fn disks_of(&self, n: usize, plex: &Plex) -> Vec<usize> {
         let node = &self.nodes[n];
         let pvs = plex.subdisks.iter().map(|s| s.pv);
         let disk = |pv| node.pvs.iter().position(|p| *p == pv);
@@ -322,28 +328,41 @@ impl World {
         !in_service.iter().any(uses)
             && in_service.iter().any(|p| {
                 let mut all = sectors(range).zip(read);
-                all.any(|(s, value)| self.look(n, p, s).is_some_and(|now| now != *value))
+                all.any(|(s, value)| {
+                    self.look(n, p, s)
+                        .is_some_and(|now| now != *value && !rotten(now))
+                })
             })
     }
 
     /// Is there a plex in service that does without this disk, on disks that nothing is wrong with? Where plexes are being
     /// made equal after a crash the first one may be the only one that has what others have seen.
-    fn can_do_without(&self, n: usize, disk: usize) -> bool {
+    pub(super) fn can_do_without(&self, n: usize, disk: usize) -> bool {
         let daemon = self.nodes[n].up.as_ref().expect("the node is up");
         let in_service = self.plexes_in_service(n);
         let uses = |p: &Plex| self.disks_of(n, p).contains(&disk);
         if in_service.iter().any(uses) && daemon.engine.recover_bytes() > 0 {
             return false;
         }
-        let works = |d: &usize| {
-            let disk: &Disk = &self.nodes[n].disks[*d];
-            disk.is_harmless() && !daemon.gone.contains(d)
+        self.works_without(n, disk).next().is_some()
+    }
+
+    /// The plexes in service that do without this disk, on disks that nothing is wrong with.
+    fn works_without(&self, n: usize, disk: usize) -> impl Iterator<Item = Plex> {
+        let daemon = self.nodes[n].up.as_ref().expect("the node is up");
+        let works = move |d: &usize| {
+            let it: &Disk = &self.nodes[n].disks[*d];
+            *d != disk && it.is_harmless() && !daemon.gone.contains(d)
         };
-        // One that has failed reads may be retired, as it may have what this one cannot read.
-        let reads = |p: &Plex| daemon.engine.plex_media(PlexId(p.number)).read_errors == 0;
-        in_service
-            .iter()
-            .any(|p| !uses(p) && reads(p) && self.disks_of(n, p).iter().all(works))
+        let all = self.plexes_in_service(n).into_iter();
+        all.filter(move |p| self.disks_of(n, p).iter().all(works))
+    }
+
+    /// Has one of those failed no read? One that has may be retired, as it may have what this disk cannot read.
+    fn one_reads_well(&self, n: usize, disk: usize) -> bool {
+        let daemon = self.nodes[n].up.as_ref().expect("the node is up");
+        let errors = |p: &Plex| daemon.engine.plex_media(PlexId(p.number)).read_errors;
+        self.works_without(n, disk).any(|p| errors(&p) == 0)
     }
 
     /// What has been done well is answered later, or not.

@@ -5,7 +5,7 @@ use super::boot::disk_of;
 use super::lane::Owner;
 use super::net::{Body, Frame};
 use super::world::World;
-use blockio::{Flags, IoError, IoErrorKind, Op};
+use blockio::{ByteRange, Flags, IoError, IoErrorKind, Op};
 use feedplex::generation::Role;
 use feedplex::session::Event;
 use feedplex::streams::{AckTracker, StreamProgress};
@@ -30,6 +30,8 @@ pub struct SourceStreams {
     done: Done,
     /// Copies that wait to be read, or were read and wait to be sent.
     pub bulk: VecDeque<(FeedCopy, Option<Vec<u64>>)>,
+    /// Copies that are on their way: what the engine calls each, and where.
+    sent: Vec<(u64, FeedId, ByteRange)>,
     /// When the engine last said that nothing is missing.
     pub caught_at: Option<u64>,
 }
@@ -147,6 +149,7 @@ impl World {
                     bulk_acks: tracker(),
                     done: done.clone(),
                     bulk: VecDeque::new(),
+                    sent: Vec::new(),
                     caught_at: None,
                 });
             }
@@ -184,14 +187,23 @@ impl World {
         let source = self
             .daemon(n)
             .sessions
-            .get(&id)
-            .and_then(|s| s.source.as_ref());
-        let Some(done) = source.map(|s| s.done.clone()) else {
+            .get_mut(&id)
+            .and_then(|s| s.source.as_mut());
+        let Some(source) = source else {
             return;
         };
-        let ended = std::mem::take(&mut *done.lock().unwrap_or_else(|e| e.into_inner()));
+        let ended = std::mem::take(&mut *source.done.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut copies = Vec::new();
+        for (token, result) in &ended {
+            let copy = source.sent.extract_if(.., |sent| sent.0 == *token);
+            copies.extend(copy.filter(|_| result.is_ok()));
+        }
+        let at = self.step;
         for (token, result) in ended {
             self.io_done(n, IoId(token), result);
+        }
+        for (_, feed, range) in copies {
+            self.check_copied(n, id, feed, range, at);
         }
     }
 
@@ -340,9 +352,10 @@ impl World {
         let source = self
             .daemon(n)
             .sessions
-            .get(&id)
-            .and_then(|s| s.source.as_ref());
+            .get_mut(&id)
+            .and_then(|s| s.source.as_mut());
         if let Some(source) = source {
+            source.sent.push((copy.io.0, copy.feed, copy.range));
             source.bulk_acks.seal(copy.io.0, sequence);
         }
         self.tell_done(n, id);

@@ -11,6 +11,7 @@ use super::rng::Rng;
 use super::scrub::Scrub;
 use super::session::Sess;
 use super::storm::Storm;
+use super::worn::Worn;
 use blockio::IoError;
 use feedplex::session::FeedState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -71,12 +72,22 @@ pub struct Totals {
     pub differences: u64,
     /// Blocks that a scrub made equal.
     pub mended: u64,
+    /// Sectors that had rotted, and were to be replaced by a write that failed.
+    pub torn: u64,
+    /// Feeds whose sink was made equal where something had rotted.
+    pub feeds_repaired: u64,
+    /// Sectors in which the two sides of a feed differed at rest because something had rotted.
+    pub feed_rot: u64,
     /// Bulk copies that read what a plex had lost.
     pub old_copies: u64,
+    /// Copies for feeds that ended with regions clean, which were looked at over there.
+    pub copied: u64,
     /// Disks that were full for a while.
     pub full_disks: u64,
     /// Disks that were slow for a while.
     pub slow_disks: u64,
+    /// Disks that were gone and came back while their machine was down.
+    pub reappeared: u64,
     /// Clocks that jumped.
     pub clock_jumps: u64,
 }
@@ -90,7 +101,7 @@ impl Totals {
         }
     }
 
-    fn fields(&mut self) -> [&mut u64; 26] {
+    fn fields(&mut self) -> [&mut u64; 31] {
         [
             &mut self.steps,
             &mut self.operations,
@@ -114,7 +125,12 @@ impl Totals {
             &mut self.rotten,
             &mut self.differences,
             &mut self.mended,
+            &mut self.torn,
+            &mut self.feeds_repaired,
+            &mut self.feed_rot,
             &mut self.old_copies,
+            &mut self.copied,
+            &mut self.reappeared,
             &mut self.full_disks,
             &mut self.slow_disks,
             &mut self.clock_jumps,
@@ -176,6 +192,8 @@ pub struct Daemon {
     pub attaching: Option<(u64, u32)>,
     /// Plexes are being compared.
     pub scrub: Option<Scrub>,
+    /// What its plexes have been through.
+    pub worn: Worn,
 }
 
 /// A machine.

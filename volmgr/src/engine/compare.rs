@@ -3,7 +3,7 @@
 
 use super::transfer::Transfer;
 use super::*;
-use blockio::Ticket;
+use blockio::{Ticket, mutant};
 
 /// A part that cannot be read is rewritten where it is no longer than this.
 const MEND_BYTES: u64 = 4096;
@@ -46,7 +46,7 @@ impl Engine {
             pending: 0,
             error: None,
         }));
-        if self.order.acquire(range, key) {
+        if mutant("comparison-not-held") || self.order.acquire(range, key) {
             self.compare_ready(key, out);
         }
         self.pump(out);
@@ -117,6 +117,8 @@ impl Engine {
             ticket: compare.ticket,
             result: compare.error.map_or(Ok(()), Err),
         });
-        self.release(compare.range, out);
+        if !mutant("comparison-not-held") {
+            self.release(compare.range, out);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! is rewritten. A disk that does so again and again is about to fail for good, at a moment that may be the wrong one.
 
 use super::*;
+use blockio::mutant;
 
 /// Counted errors lose half of their weight in this time.
 const HALF_MS: u64 = 3_600_000;
@@ -49,7 +50,10 @@ impl Engine {
             return;
         };
         plex.media.age(now);
-        plex.media.read_errors = plex.media.read_errors.saturating_add(1);
+        plex.media.read_errors = match mutant("read-errors-forgotten") {
+            true => 1,
+            false => plex.media.read_errors.saturating_add(1),
+        };
         let errors = plex.media.read_errors;
         out.push(Action::Note(Note::PlexError {
             plex: id,
@@ -60,14 +64,16 @@ impl Engine {
         for plex in &mut self.plexes {
             plex.media.age(now);
         }
-        let good = |p: &Plex| p.id != id && p.is_active() && p.media.read_errors == 0;
+        let reads = |p: &Plex| p.media.read_errors == 0 || mutant("last-good-plex-retired");
+        let good = |p: &Plex| p.id != id && p.is_active() && reads(p);
         let spared = max == 0 || errors < max || !self.recover.is_empty();
         if spared || !self.plexes.iter().any(good) {
             return;
         }
         self.take_out(id, PlexState::Failed, out);
         let reason = "too many of its reads failed";
-        self.commit(id, PlexState::Failed, true, reason, out);
+        let gates = !mutant("retired-before-its-mark");
+        self.commit(id, PlexState::Failed, gates, reason, out);
         out.push(Action::Note(Note::PlexRetired { plex: id, errors }));
     }
 

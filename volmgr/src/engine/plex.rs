@@ -50,9 +50,14 @@ impl Plex {
     }
 }
 
+/// Is the plex asked where something is read?
+pub(super) fn is_read(plex: &Plex) -> bool {
+    plex.is_active() || plex.state == PlexState::Failed && mutant("retired-plex-still-read")
+}
+
 /// What a read is worth: nothing where its plex was taken out of service meanwhile.
 pub(super) fn read_result(plex: Option<&Plex>, result: Result<(), IoError>) -> Result<(), IoError> {
-    if plex.is_some_and(Plex::is_active) || mutant("read-of-failed-plex-counts") {
+    if plex.is_some_and(is_read) || mutant("read-of-failed-plex-counts") {
         return result;
     }
     result.and(Err(IoError::new(IoErrorKind::Gone)))

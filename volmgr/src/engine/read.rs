@@ -30,7 +30,7 @@ impl Engine {
     /// over to another plex: what others have seen of the first one has to stay true. So the two
     /// halves of a part that is to be tried again where it was.
     pub(super) fn halves(&self, range: ByteRange) -> Option<[ByteRange; 2]> {
-        if !self.recover.any_in(range) {
+        if !self.recover.any_in(range) || mutant("good-blocks-moved-while-recovering") {
             return None;
         }
         self.split(range)
@@ -60,7 +60,7 @@ impl Engine {
         let mut usable = self
             .plexes
             .iter()
-            .filter(|p| p.is_active() && tried & bit(p.id) == 0);
+            .filter(|p| plex::is_read(p) && tried & bit(p.id) == 0);
         if self.recover.any_in(range) && !mutant("reads-spread-while-recovering") {
             return usable.next().map(|p| p.id);
         }

@@ -9,7 +9,7 @@
 use super::plex::read_result;
 use super::transfer::Transfer;
 use super::*;
-use blockio::Ticket;
+use blockio::{Ticket, mutant};
 
 #[derive(Debug)]
 pub(super) struct Rewrite {
@@ -57,7 +57,7 @@ impl Engine {
             writing: false,
             error: None,
         }));
-        if self.order.acquire(range, key) {
+        if mutant("repair-not-held") || self.order.acquire(range, key) {
             self.rewrite_ready(key, out);
         }
         self.pump(out);
@@ -140,7 +140,8 @@ impl Engine {
 
     /// What the plex holds there is neither the old nor the new: it misses the range when it comes back.
     pub(super) fn torn(&mut self, plex: PlexId, range: ByteRange) {
-        if let Some(plex) = self.plex_mut(plex).filter(|p| !p.is_active()) {
+        let out = |p: &&mut Plex| !p.is_active() && !mutant("torn-repair-not-missed");
+        if let Some(plex) = self.plex_mut(plex).filter(out) {
             plex.track.add(range);
         }
     }
@@ -150,7 +151,8 @@ impl Engine {
         let Some(Holder::Rewrite(rewrite)) = self.holders.get(key) else {
             return;
         };
-        if rewrite.pending > 0 {
+        let early = rewrite.writing && mutant("repair-ends-before-its-writes");
+        if rewrite.pending > 0 && !early {
             return;
         }
         if rewrite.error.is_none() && !rewrite.writing {
@@ -164,7 +166,9 @@ impl Engine {
             ticket: rewrite.ticket,
             result: rewrite.error.map_or(Ok(()), Err),
         });
-        self.release(rewrite.range, out);
+        if !mutant("repair-not-held") {
+            self.release(rewrite.range, out);
+        }
     }
 
     fn rewrite_out(&mut self, key: Key, refused: Option<IoError>, out: Out<'_>) {
