@@ -175,7 +175,9 @@ fn commit_on_top(assembly: &Assembly<Uuid>, disks: &mut BTreeMap<Uuid, Patches>)
             && pv.missing_since.is_none()
         {
             let version = inspect(disk).expect("memory can be read").version;
-            assert_eq!(version.map(|v| v.group.commit), Some(ON_TOP));
+            let found = version.expect("was written");
+            assert_eq!(found.group.commit, ON_TOP);
+            assert_eq!(&found.group, store.group());
         }
     }
 }

@@ -287,8 +287,8 @@ fn finish<K>(group: Uuid, verdict: Verdict, disks: Vec<(K, Uuid, PvScan)>) -> As
         (_, None) => MemberState::Orphan,
         (_, Some(listed)) if listed.missing_since.is_some() => MemberState::Returning,
         _ => {
-            let commit = scan.version.as_ref().map(|v| v.group.commit);
-            match commit.is_some() && commit == chosen.map(|g| g.commit) {
+            let version = scan.version.as_ref().map(|v| &v.group);
+            match version.is_some() && version == chosen {
                 true => MemberState::Present,
                 false => MemberState::Outdated,
             }

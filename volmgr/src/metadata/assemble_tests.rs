@@ -55,6 +55,7 @@ fn scan(pv: u64, group: Option<Uuid>, version: Option<Version>) -> (u64, PvScan)
         },
         areas: Vec::new(),
         version,
+        holds: Vec::new(),
         bad_content: Vec::new(),
     };
     (pv, scan)

@@ -5,6 +5,7 @@ use crate::label::EXTENT_MIN;
 use crate::model::Group;
 use crate::plan::{self, NewPv, VolumeRequest};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use uuid::Uuid;
 
 fn uuid(n: u128) -> Uuid {
@@ -45,8 +46,13 @@ fn commit(
 
 /// A record in the place of a disk's first, in both of its areas.
 fn forge(disk: &mut MemPv, header: &RecordHeader, payload: &[u8]) {
+    forge_in(0..2, disk, header, payload);
+}
+
+/// The same in these of its areas.
+fn forge_in(areas: Range<usize>, disk: &mut MemPv, header: &RecordHeader, payload: &[u8]) {
     let label = inspect(disk).unwrap().chosen_label().unwrap().clone();
-    for area in label.areas {
+    for area in &label.areas[areas] {
         disk.write_at(area.start, &header.encode(payload)).unwrap();
     }
     disk.sync().unwrap();
@@ -134,5 +140,46 @@ fn a_number_on_any_disk_is_taken() {
     for disk in disks.values_mut() {
         let version = inspect(disk).unwrap().version.unwrap();
         assert_eq!(&version.group, store.group());
+    }
+}
+
+/// Copies that have the number and the name of the version that stands, and hold none, or another: on one of a disk's two areas, on both.
+#[test]
+fn a_copy_that_only_says_it_is_the_version_is_not_gone_on_with() {
+    let mut fresh = (2000..).map(uuid);
+    let mut fresh = || fresh.next().unwrap();
+    // What a delta would leave as it is.
+    let mut other = |group: &Group| {
+        let request = VolumeRequest::new("a", EXTENT_MIN);
+        let mut other = plan::create_volume(group, &request, &mut fresh).unwrap();
+        (other.seqno, other.commit) = (group.seqno, group.commit);
+        other
+    };
+    for (areas, readable) in [
+        (0..1, false),
+        (0..1, true),
+        (1..2, false),
+        (1..2, true),
+        (0..2, true),
+    ] {
+        let (mut disks, store) = group();
+        let payload = match readable {
+            true => serde_json::to_vec(&other(store.group())).unwrap(),
+            false => b"{}".to_vec(),
+        };
+        let second = disks.get_mut(&uuid(2)).unwrap();
+        forge_in(areas.clone(), second, &header(store.group()), &payload);
+        let assembly = found(&mut disks);
+        assert_eq!(assembly.chosen(), Some(store.group()));
+        let mut store = Store::open(&assembly).unwrap();
+        assert!(!store.is_settled(), "{areas:?}, {readable}");
+        let mut next = store.group().clone();
+        next.exported = true;
+        commit(&mut store, next, 1001, &mut disks).unwrap();
+        for disk in disks.values_mut() {
+            let scan = inspect(disk).unwrap();
+            assert_eq!(&scan.version.unwrap().group, store.group());
+            assert_eq!(scan.holds.len(), 2, "{areas:?}, {readable}");
+        }
     }
 }

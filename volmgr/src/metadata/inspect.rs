@@ -41,6 +41,8 @@ pub struct PvScan {
     pub areas: Vec<AreaScan>,
     /// The newest version that is good in either area.
     pub version: Option<Version>,
+    /// Starts of the segments whose chain was read through and is `version`: only these can be gone on with.
+    pub holds: Vec<u64>,
     /// Chains whose records are good, but whose content is not: start of the segment, and why.
     pub bad_content: Vec<(u64, String)>,
 }
@@ -57,14 +59,14 @@ pub fn inspect(io: &mut dyn PvIo) -> Result<PvScan, MetadataError> {
         None => Vec::new(),
     };
     let group = label.chosen().and_then(|l| l.group);
-    let mut bad_content = Vec::new();
-    let version = newest_version(io, &areas, group, &mut bad_content);
+    let content = Content::read(io, &areas, group);
     Ok(PvScan {
         size,
         label,
         areas,
-        version,
-        bad_content,
+        version: content.version,
+        holds: content.holds,
+        bad_content: content.bad,
     })
 }
 
@@ -107,26 +109,48 @@ fn read_copy(io: &mut dyn PvIo, at: u64) -> std::io::Result<Result<Label, LabelE
     Ok(Label::decode(&bytes))
 }
 
-/// Replays chains, newest first, until one is good.
-fn newest_version(
-    io: &mut dyn PvIo,
-    areas: &[AreaScan],
-    group: Option<Uuid>,
-    bad_content: &mut Vec<(u64, String)>,
-) -> Option<Version> {
-    let ours = |c: &&Chain| c.tip().is_some_and(|t| group.is_none_or(|g| g == t.group));
-    let mut chains: Vec<&Chain> = areas.iter().flat_map(|a| &a.chains).filter(ours).collect();
-    chains.sort_by_key(|c| std::cmp::Reverse(c.tip().map(|t| t.seqno)));
-    for chain in chains {
-        match chain.replay(io) {
-            Ok(group) => {
-                let ancestors = chain.ancestors();
-                return Some(Version { group, ancestors });
+/// What the chains of a PV say.
+#[derive(Default)]
+struct Content {
+    version: Option<Version>,
+    /// See [`PvScan`].
+    holds: Vec<u64>,
+    /// See [`PvScan`].
+    bad: Vec<(u64, String)>,
+}
+
+impl Content {
+    /// Replays chains, newest first, until one is good, and those that claim to be as new: a checksum that is right says nothing about
+    /// what a copy holds.
+    fn read(io: &mut dyn PvIo, areas: &[AreaScan], group: Option<Uuid>) -> Self {
+        let ours = |c: &&Chain| c.tip().is_some_and(|t| group.is_none_or(|g| g == t.group));
+        let number = |c: &Chain| c.tip().map(|t| t.seqno);
+        let mut chains: Vec<&Chain> = areas.iter().flat_map(|a| &a.chains).filter(ours).collect();
+        chains.sort_by_key(|c| std::cmp::Reverse(number(c)));
+        let mut content = Self::default();
+        let mut newest = None;
+        for chain in chains {
+            if newest.is_some() && number(chain) != newest {
+                break;
             }
-            Err(stop) => bad_content.push((chain.segment.start, stop.to_string())),
+            let start = chain.segment.start;
+            match (chain.replay(io), &content.version) {
+                (Ok(group), None) => {
+                    let ancestors = chain.ancestors();
+                    content.version = Some(Version { group, ancestors });
+                    content.holds.push(start);
+                    newest = number(chain);
+                }
+                (Ok(group), Some(version)) if group == version.group => content.holds.push(start),
+                (Ok(_), Some(_)) => {
+                    let why = "it is another version of the same number than the copy before it";
+                    content.bad.push((start, why.into()));
+                }
+                (Err(stop), _) => content.bad.push((start, stop.to_string())),
+            }
         }
+        content
     }
-    None
 }
 
 impl PvScan {

@@ -15,6 +15,8 @@ pub(super) struct Tip {
     pub(super) segment: usize,
     pub(super) end: u64,
     pub(super) commit: Uuid,
+    /// The chain is known to be the version that stands, not only to say so: a delta may follow.
+    pub(super) holds: bool,
     pub(super) snapshot_bytes: u64,
     pub(super) delta_bytes: u64,
 }
@@ -43,13 +45,15 @@ pub(super) struct Write {
 }
 
 impl AreaState {
-    /// A chain that is `bad`, by where it begins, is not gone on with: its records are good, their content is not.
-    pub(super) fn new(scan: &AreaScan, group: Uuid, bad: impl Fn(u64) -> bool) -> Self {
+    /// `holds`: starts of the segments whose chain was read through and is the version that stands. One whose content is `bad` may be written over.
+    pub(super) fn new(scan: &AreaScan, group: Uuid, holds: &[u64], bad: &[(u64, String)]) -> Self {
+        let bad = |start| bad.iter().any(|(at, _)| *at == start);
+        let holds = |chain: &Chain| holds.contains(&chain.segment.start);
         let ours = |chain: &&Chain| {
             chain.tip().is_some_and(|tip| tip.group == group) && !bad(chain.segment.start)
         };
         let chains = scan.chains.iter().filter(ours);
-        let newest = chains.max_by_key(|chain| chain.tip().map(|tip| tip.seqno));
+        let newest = chains.max_by_key(|chain| (holds(chain), chain.tip().map(|tip| tip.seqno)));
         let tip = newest.and_then(|chain| {
             let sizes: Vec<u64> = chain
                 .records
@@ -61,6 +65,7 @@ impl AreaState {
                 segment: usize::from(chain.segment.start != scan.area.start),
                 end: chain.end,
                 commit: chain.tip()?.commit,
+                holds: holds(chain),
                 snapshot_bytes,
                 delta_bytes: sizes.iter().skip(1).sum(),
             })
@@ -78,7 +83,9 @@ impl AreaState {
 
     /// Where the delta goes, if it may go behind the tip.
     pub(super) fn append(&self, base: Uuid, commit: Uuid, len: u64) -> Option<Write> {
-        let tip = self.tip.filter(|t| !self.torn && t.commit == base)?;
+        let tip = self
+            .tip
+            .filter(|t| !self.torn && t.holds && t.commit == base)?;
         let fits = tip.end + len <= self.segment(tip.segment).end();
         let few = tip.delta_bytes + len <= tip.snapshot_bytes.max(DELTAS_FLOOR);
         (fits && few).then_some(Write {
@@ -93,7 +100,7 @@ impl AreaState {
         })
     }
 
-    /// Where a snapshot goes: never over the newest chain.
+    /// Where a snapshot goes: never over the newest good chain.
     pub(super) fn replace(&self, commit: Uuid, len: u64) -> Write {
         let segment = self.tip.map_or(0, |t| 1 - t.segment);
         let at = self.segment(segment).start;
@@ -104,6 +111,7 @@ impl AreaState {
                 segment,
                 end: at + len,
                 commit,
+                holds: true,
                 snapshot_bytes: len,
                 delta_bytes: 0,
             },

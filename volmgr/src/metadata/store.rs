@@ -140,12 +140,18 @@ impl Store {
                 continue;
             };
             let scan = &member.scan;
-            let state = PvState::new(label.clone(), &scan.areas, group.uuid, &scan.bad_content);
+            // What a disk holds is its own newest version, which need not be the one that was chosen.
+            let newest = scan.version.as_ref().is_some_and(|v| v.group == group);
+            let holds: &[u64] = if newest { &scan.holds } else { &[] };
+            let state = PvState::new(
+                label.clone(),
+                &scan.areas,
+                group.uuid,
+                holds,
+                &scan.bad_content,
+            );
             let whole = state.areas.len() == 2
-                && state
-                    .areas
-                    .iter()
-                    .all(|a| a.tip.is_some_and(|t| t.commit == group.commit));
+                && state.areas.iter().all(|a| a.tip.is_some_and(|t| t.holds));
             let labelled = label.group == Some(group.uuid)
                 && member.scan.label.front == member.scan.label.back;
             if member.state != MemberState::Returning {
@@ -315,7 +321,8 @@ impl Store {
         // A disk that was to join when the power went may have that commit, and nobody else: its number is
         // taken.
         self.seqno = self.seqno.max(taken(&areas, self.group.uuid));
-        let state = PvState::new(label, &areas, self.group.uuid, &[]);
+        // What the chains hold was not looked at: a snapshot follows.
+        let state = PvState::new(label, &areas, self.group.uuid, &[], &[]);
         self.pvs.insert(pv, state);
         Ok(())
     }
@@ -432,10 +439,15 @@ fn taken(areas: &[AreaScan], group: Uuid) -> u64 {
 }
 
 impl PvState {
-    /// `bad_content`: starts of segments whose chain is not to be gone on with, and why.
-    fn new(label: Label, areas: &[AreaScan], group: Uuid, bad_content: &[(u64, String)]) -> Self {
-        let bad = |start| bad_content.iter().any(|(bad, _)| *bad == start);
-        let areas = areas.iter().map(|a| AreaState::new(a, group, bad));
+    /// `holds` and `bad` as in [`super::PvScan`].
+    fn new(
+        label: Label,
+        areas: &[AreaScan],
+        group: Uuid,
+        holds: &[u64],
+        bad: &[(u64, String)],
+    ) -> Self {
+        let areas = areas.iter().map(|a| AreaState::new(a, group, holds, bad));
         let areas = areas.collect();
         Self { label, areas }
     }
