@@ -4,4 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod decoders;
+#[cfg(feature = "typed")]
 pub mod typed;
