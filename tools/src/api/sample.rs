@@ -283,6 +283,19 @@ mod tests {
         assert_eq!(OpCount::default().mean_micros(), None);
     }
 
+    /// No counter gets there, but a daemon can say so.
+    #[test]
+    fn sums_end_at_the_largest_number() {
+        let most = OpCount {
+            ops: u64::MAX,
+            ..count(0, &[(0, u64::MAX), (3, 2)])
+        };
+        let twice = most.plus(&most);
+        assert_eq!((twice.ops, twice.buckets[0]), (u64::MAX, u64::MAX));
+        assert_eq!(twice.timed(), u64::MAX);
+        assert_eq!(twice.quantile_micros(0.99), Some(50));
+    }
+
     #[test]
     fn a_counter_that_began_anew_counts_from_zero() {
         let before = count(100, &[(0, 100)]);

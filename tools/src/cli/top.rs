@@ -415,6 +415,18 @@ mod tests {
     }
 
     #[test]
+    fn no_word_of_a_daemon_moves_the_cursor() {
+        let mut now = sample(3_000, 3_000);
+        let volume = &mut now.volumes[1];
+        (volume.health, volume.lv) = ("\x1b[2J".into(), "a\nb".into());
+        let feed = &mut volume.feeds[0];
+        (feed.peer, feed.state, feed.reason) = ("\r".into(), "\x1b[H".into(), "\x07".into());
+        for line in lines(&sample(1_000, 1_000), &now, Colours::Off) {
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+    }
+
+    #[test]
     fn json_has_strings_only() {
         let document = document(&sample(1_000, 1_000), &sample(3_000, 3_000));
         let report = &document["report"][0];
