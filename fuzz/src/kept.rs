@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Targets by name.
+pub type Targets = [(&'static str, fn(&[u8]))];
+
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
@@ -31,7 +34,7 @@ fn inputs(name: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Runs targets over their inputs; each must have some.
-pub fn pass(targets: &[(&str, fn(&[u8]))]) {
+pub fn pass(targets: &Targets) {
     for (name, target) in targets {
         let inputs = inputs(name);
         assert!(!inputs.is_empty(), "no inputs are kept for {name}");
@@ -44,7 +47,7 @@ pub fn pass(targets: &[(&str, fn(&[u8]))]) {
 }
 
 /// Each of these targets is a program for the fuzzer, and each program whose target is in this module is one of them.
-pub fn are_programs(targets: &[(&str, fn(&[u8]))], module: &str) {
+pub fn are_programs(targets: &Targets, module: &str) {
     let programs: BTreeSet<String> = fs::read_dir(fuzz().join("src/bin"))
         .unwrap()
         .map(|entry| entry.unwrap().path())

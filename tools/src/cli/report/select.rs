@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn a_long_selection_needs_no_long_stack() {
         for (joint, wanted) in [("||", true), (",", false)] {
-            let text = vec!["lv_name=web", "lv_name=db"].repeat(5_000).join(joint);
+            let text = ["lv_name=web", "lv_name=db"].repeat(5_000).join(joint);
             let small = std::thread::Builder::new().stack_size(128 << 10);
             let selected = small.spawn(move || selects(&text)).unwrap().join().unwrap();
             assert_eq!(selected, wanted);
