@@ -128,7 +128,8 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    fn is_about(&self, right: Right, volume: &str) -> bool {
+    /// Does it say anything of this right and `volume` (`VG/LV`)?
+    pub fn is_about(&self, right: Right, volume: &str) -> bool {
         let subject = self.subject == Subject::All || self.subject == Subject::One(right);
         subject && self.pattern.as_ref().is_none_or(|p| p.is_match(volume))
     }

@@ -216,7 +216,8 @@ impl Identity {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    /// The identity in the text of such a file; the error is what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
             return Err("the first line is another");

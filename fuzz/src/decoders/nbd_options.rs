@@ -2,7 +2,7 @@
 
 use super::Input;
 use blockio::Limits;
-use nbd_export::{ExportInfo, Exports, Negotiation, Progress};
+use nbd_export::{ExportInfo, Exports, Negotiation, Progress, wire};
 
 struct Two;
 
@@ -33,7 +33,7 @@ impl Exports for Two {
 }
 
 /// Longest answer: the list of exports, or one option's information.
-const ANSWER_MAX: usize = 8192;
+const ANSWER_MAX: usize = 2 * wire::MAX_STRING;
 
 /// Options longer than this are thrown away, and answered so.
 const LONG: u32 = Negotiation::MAX_OPTION;
@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
     if input.byte() & 1 == 0 {
         bytes.extend_from_slice(&[0, 0, 0, 3]);
         while !input.is_empty() {
-            bytes.extend_from_slice(b"IHAVEOPT");
+            bytes.extend_from_slice(&wire::OPTION_MAGIC.to_be_bytes());
             let option = [0, 0, 0, input.byte() % 12];
             let len = u32::from(input.byte());
             let body = input.bytes(len as usize);

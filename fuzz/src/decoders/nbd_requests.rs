@@ -4,7 +4,7 @@ use super::Input;
 use blockio::{IoError, IoErrorKind, Limits, Op};
 use nbd_export::{
     Action, Connection, ConnectionConfig, Context, ExportInfo, Extent, Negotiated, Outgoing, Token,
-    Wants,
+    Wants, wire,
 };
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ fn negotiated(flags: u8) -> Negotiated {
         structured: flags & 1 == 0,
         contexts: if flags & 1 == 0 {
             vec![
-                context(1, "base:allocation"),
+                context(wire::BASE_ALLOCATION_ID, wire::BASE_ALLOCATION),
                 context(3, "qemu:dirty-bitmap:monday"),
             ]
         } else {
@@ -189,7 +189,7 @@ pub fn run(data: &[u8]) {
         match input.byte() % 8 {
             0 | 1 => {
                 let mut request = Vec::with_capacity(28);
-                request.extend_from_slice(&0x2560_9513u32.to_be_bytes());
+                request.extend_from_slice(&wire::REQUEST_MAGIC.to_be_bytes());
                 request.extend_from_slice(&u16::from(input.byte() % 64).to_be_bytes());
                 request.extend_from_slice(&u16::from(input.byte() % 10).to_be_bytes());
                 request.extend_from_slice(&u64::from(input.byte()).to_be_bytes());

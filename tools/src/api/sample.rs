@@ -54,19 +54,20 @@ impl OpCount {
         let longest = self.buckets.len().max(other.buckets.len());
         let bucket = |list: &[u64], at: usize| list.get(at).copied().unwrap_or(0);
         Self {
-            ops: self.ops + other.ops,
-            bytes: self.bytes + other.bytes,
-            errors: self.errors + other.errors,
-            nanos: self.nanos + other.nanos,
+            ops: self.ops.saturating_add(other.ops),
+            bytes: self.bytes.saturating_add(other.bytes),
+            errors: self.errors.saturating_add(other.errors),
+            nanos: self.nanos.saturating_add(other.nanos),
             buckets: (0..longest)
-                .map(|at| bucket(&self.buckets, at) + bucket(&other.buckets, at))
+                .map(|at| bucket(&self.buckets, at).saturating_add(bucket(&other.buckets, at)))
                 .collect(),
         }
     }
 
     /// Operations that were timed.
     pub fn timed(&self) -> u64 {
-        self.buckets.iter().sum()
+        let all = self.buckets.iter();
+        all.fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Mean latency in microseconds; `None` where nothing was timed.
@@ -82,9 +83,9 @@ impl OpCount {
             return None;
         }
         let wanted = (part * timed as f64).ceil().max(1.0) as u64;
-        let mut seen = 0;
+        let mut seen = 0u64;
         let at = self.buckets.iter().position(|count| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             seen >= wanted
         });
         let last = BUCKETS_MICROS.len() - 1;
@@ -280,6 +281,19 @@ mod tests {
         assert_eq!(latency.mean_micros(), Some(1_000));
         assert_eq!(OpCount::default().quantile_micros(0.5), None);
         assert_eq!(OpCount::default().mean_micros(), None);
+    }
+
+    /// No counter gets there, but a daemon can say so.
+    #[test]
+    fn sums_end_at_the_largest_number() {
+        let most = OpCount {
+            ops: u64::MAX,
+            ..count(0, &[(0, u64::MAX), (3, 2)])
+        };
+        let twice = most.plus(&most);
+        assert_eq!((twice.ops, twice.buckets[0]), (u64::MAX, u64::MAX));
+        assert_eq!(twice.timed(), u64::MAX);
+        assert_eq!(twice.quantile_micros(0.99), Some(50));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
+use tools::cli::failure::one_line;
 use tools::daemon::{Options, print_ublk_owner, run};
 
 /// The command line is wrong.
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever went wrong: the admin reads it in the journal.
-            eprintln!("volmgrd: {error}");
+            eprintln!("volmgrd: {}", one_line(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

@@ -16,7 +16,7 @@
 
 pub mod args;
 mod client;
-mod colour;
+pub mod colour;
 mod complete;
 pub mod failure;
 mod pages;
@@ -27,7 +27,7 @@ pub mod report;
 mod run;
 pub mod size;
 mod tags;
-mod top;
-mod tree;
+pub mod top;
+pub mod tree;
 
 pub use run::main;

@@ -163,15 +163,15 @@ fn moved<'a>(before: &'a Sample, now: &'a Sample) -> Vec<Moved<'a>> {
         })
         .collect();
     all.sort_by(|a, b| {
-        let busy = |moved: &Moved<'_>| moved.read.bytes + moved.write.bytes;
+        let busy = |moved: &Moved<'_>| moved.read.bytes.saturating_add(moved.write.bytes);
         let name = |moved: &Moved<'_>| (moved.volume.vg.clone(), moved.volume.lv.clone());
         busy(b).cmp(&busy(a)).then_with(|| name(a).cmp(&name(b)))
     });
     all
 }
 
-/// For people.
-fn lines(before: &Sample, now: &Sample, colours: Colours) -> Vec<String> {
+/// What happened between two looks, for people.
+pub fn lines(before: &Sample, now: &Sample, colours: Colours) -> Vec<String> {
     let active = now.volumes.iter().filter(|volume| volume.active).count();
     let mut lines = vec![
         format!(
@@ -202,7 +202,7 @@ fn lines(before: &Sample, now: &Sample, colours: Colours) -> Vec<String> {
         let (tone, health) = health(volume);
         lines.push(format!(
             "{name:<24} {} {:>10} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>5}",
-            colours.paint(tone, &format!("{health:<9}")),
+            colours.paint(tone, &printable(&format!("{health:<9}"))),
             size(moved.per_second(moved.read.bytes)),
             size(moved.per_second(moved.write.bytes)),
             moved.per_second(moved.read.ops),
@@ -297,8 +297,8 @@ fn time_of(millis: u64) -> String {
         })
 }
 
-/// For programs: as listings are, all values strings, sizes in bytes, times in microseconds.
-fn document(before: &Sample, now: &Sample) -> Value {
+/// The same for programs: as listings are, all values strings, sizes in bytes, times in microseconds.
+pub fn document(before: &Sample, now: &Sample) -> Value {
     let text = |number: u64| Value::String(number.to_string());
     let maybe = |number: Option<u64>| text_or_empty(number);
     let mut volumes = Vec::new();
@@ -318,7 +318,7 @@ fn document(before: &Sample, now: &Sample) -> Value {
             "write_latency_us": maybe(moved.write.mean_micros()),
             "read_latency_p99_us": maybe(moved.read.quantile_micros(0.99)),
             "write_latency_p99_us": maybe(moved.write.quantile_micros(0.99)),
-            "errors": text(volume.clients.total().errors + volume.fed.total().errors),
+            "errors": text(volume.clients.plus(&volume.fed).total().errors),
             "queue_depth": text(volume.in_flight),
         }));
         for feed in &volume.feeds {
@@ -412,6 +412,18 @@ mod tests {
             "  ==> b resync  50.00 %, 512.00m to go  64.00m/s, 8s left  lag 512.00m 61.5 s"
         );
         assert!(lines[4].starts_with("vg0/idle"));
+    }
+
+    #[test]
+    fn no_word_of_a_daemon_moves_the_cursor() {
+        let mut now = sample(3_000, 3_000);
+        let volume = &mut now.volumes[1];
+        (volume.health, volume.lv) = ("\x1b[2J".into(), "a\nb".into());
+        let feed = &mut volume.feeds[0];
+        (feed.peer, feed.state, feed.reason) = ("\r".into(), "\x1b[H".into(), "\x07".into());
+        for line in lines(&sample(1_000, 1_000), &now, Colours::Off) {
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub use ublk::{QUEUES_MAX, UblkConfig, UblkMode};
 
 use super::StartError;
 use super::hooks::{Hook, HookConfig};
+use crate::cli::failure::one_line;
 use crate::paths::Paths;
 use clap::Parser;
 use serde::Deserialize;
@@ -276,18 +277,29 @@ impl Config {
             Some(path) => (path.as_path(), true),
             None => (defaults.config_file.as_path(), false),
         };
-        let file = read_file(path, named)?;
         let bad = |why: String| StartError::Config {
             path: path.to_owned(),
-            why,
+            why: one_line(&why),
         };
-        let hooks = Hook::all(&file.hook).map_err(bad)?;
-        file.feeds.check().map_err(bad)?;
-        file.ublk.check().map_err(bad)?;
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => String::new(),
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        Self::parse(&text, options, defaults).map_err(bad)
+    }
+
+    /// Merges options, the text of a configuration file and defaults. The error is what is wrong with the text.
+    pub fn parse(text: &str, options: &Options, defaults: &Paths) -> Result<Self, String> {
+        let file = read_file(text)?;
+        let hooks = Hook::all(&file.hook)?;
+        file.feeds.check()?;
+        file.ublk.check()?;
+        file.check_paths()?;
         let mut nbd = options.nbd.clone();
         if nbd.is_empty() {
             for text in &file.nbd {
-                nbd.push(text.parse().map_err(|why| bad(format!("nbd: {why}")))?);
+                nbd.push(text.parse().map_err(|why| format!("nbd: {why}"))?);
             }
         }
         let socket = absolute(options.socket.clone().or(file.socket));
@@ -336,31 +348,31 @@ fn absolute(path: Option<PathBuf>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(&path).unwrap_or(path))
 }
 
-fn read_file(path: &Path, named: bool) -> Result<FileConfig, StartError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
-            return Ok(FileConfig::default());
-        }
-        Err(error) => {
-            return Err(StartError::Config {
-                path: path.to_owned(),
-                why: error.to_string(),
-            });
-        }
-    };
-    toml::from_str(&text).map_err(|error| StartError::Config {
-        path: path.to_owned(),
+fn read_file(text: &str) -> Result<FileConfig, String> {
+    toml::from_str(text).map_err(|error| match error.span() {
         // Its Display draws the line over several lines; the message alone fits one.
-        why: match error.span() {
-            Some(span) => {
-                let before = &text.as_bytes()[..span.start.min(text.len())];
-                let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-                format!("line {line}: {}", error.message())
-            }
-            None => error.message().to_string(),
-        },
+        Some(span) => {
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            format!("line {line}: {}", error.message())
+        }
+        None => error.message().to_string(),
     })
+}
+
+impl FileConfig {
+    /// Do the paths name anything? A socket without a name would be one of the kernel's choice, that nobody finds.
+    fn check_paths(&self) -> Result<(), String> {
+        let nameless = |path: &PathBuf| path.file_name().is_none();
+        match (&self.state_dir, &self.socket) {
+            (Some(path), _) if path.as_os_str().is_empty() => Err("state_dir is empty".into()),
+            (_, Some(path)) if nameless(path) => Err(format!(
+                "socket: \"{}\" does not name a file",
+                path.display()
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -488,6 +500,26 @@ mod tests {
             "{error}"
         );
         assert!(!error.contains('\n'));
+    }
+
+    #[test]
+    fn paths_name_something_and_errors_are_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = defaults(dir.path());
+        for (text, error) in [
+            ("state_dir = \"\"", "state_dir is empty"),
+            ("socket = \"\"", "\"\" does not name a file"),
+            ("socket = \"/\"", "\"/\" does not name a file"),
+            ("socket = \"/run/..\"", "\"/run/..\" does not name a file"),
+            (
+                "[[hook]]\nevents = [\"*\"]\nprogram = \"a\\nb\"",
+                "hook a b: the path must be absolute",
+            ),
+        ] {
+            std::fs::write(&paths.config_file, text).unwrap();
+            let said = Config::load(&Options::default(), &paths).unwrap_err();
+            assert!(said.to_string().ends_with(error), "{said}");
+        }
     }
 
     #[test]

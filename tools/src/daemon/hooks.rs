@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 /// Hooks that run at a time.
 pub const RUNNING_MAX: usize = 4;
 /// Hooks that may be configured.
-const HOOKS_MAX: usize = 64;
+pub const HOOKS_MAX: usize = 64;
 /// Seconds that a hook may run where the configuration does not say.
 const TIMEOUT_SECS: u64 = 30;
 /// Longest time in seconds that it may say.

@@ -42,7 +42,7 @@ pub mod peers;
 mod process;
 pub mod rows;
 mod sample;
-mod server;
+pub mod server;
 pub mod settings;
 mod socket;
 mod spares;

@@ -81,7 +81,8 @@ async fn client(node: Arc<Node>, stream: UnixStream) -> io::Result<()> {
     answer(read.into_inner().into_inner(), &mut write, receiver).await
 }
 
-fn parse(line: &[u8]) -> Result<Request, Failure> {
+/// The request in a line of a client, or what to answer it.
+pub fn parse(line: &[u8]) -> Result<Request, Failure> {
     let wrong = |why: String| Failure {
         code: 3,
         object: "request".into(),

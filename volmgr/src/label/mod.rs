@@ -192,7 +192,7 @@ impl Label {
         if crc32c::crc32c(&block) != crc {
             return Err(LabelError::Checksum);
         }
-        if block[AT_RESERVED..].iter().any(|b| *b != 0) {
+        if block[AT_RESERVED..] != [0; LABEL_BYTES - AT_RESERVED] {
             return Err(LabelError::Field { field: "reserved" });
         }
         let u64_field = |at| u64_at(&block, at).ok_or(short.clone());

@@ -8,7 +8,7 @@ mod feeds;
 mod groups;
 mod moves;
 mod nodes;
-mod parse;
+pub mod parse;
 mod volumes;
 
 use super::report::ReportArgs;

@@ -5,7 +5,7 @@
 
 pub mod fields;
 mod output;
-mod select;
+pub mod select;
 pub mod value;
 
 use super::failure::usage;

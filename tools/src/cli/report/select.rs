@@ -16,10 +16,10 @@ const DEPTH_MAX: usize = 64;
 /// A parsed selection.
 #[derive(Debug)]
 pub enum Selection {
-    /// Both.
-    And(Box<Selection>, Box<Selection>),
+    /// All of them.
+    And(Vec<Selection>),
     /// One of them.
-    Or(Box<Selection>, Box<Selection>),
+    Or(Vec<Selection>),
     /// Not this.
     Not(Box<Selection>),
     /// A comparison of the field at this place of the table.
@@ -99,8 +99,8 @@ impl Selection {
     /// The row (a value for each field of the table) is selected.
     pub fn matches(&self, row: &[Value]) -> bool {
         match self {
-            Selection::And(left, right) => left.matches(row) && right.matches(row),
-            Selection::Or(left, right) => left.matches(row) || right.matches(row),
+            Selection::And(all) => all.iter().all(|one| one.matches(row)),
+            Selection::Or(any) => any.iter().any(|one| one.matches(row)),
             Selection::Not(inner) => !inner.matches(row),
             Selection::Test(field, test) => test.holds(row.get(*field).unwrap_or(&Value::Empty)),
         }
@@ -109,9 +109,8 @@ impl Selection {
     /// The places in the table of the fields that it looks at.
     pub fn fields(&self, all: &mut Vec<usize>) {
         match self {
-            Selection::And(left, right) | Selection::Or(left, right) => {
-                left.fields(all);
-                right.fields(all);
+            Selection::And(parts) | Selection::Or(parts) => {
+                parts.iter().for_each(|part| part.fields(all));
             }
             Selection::Not(inner) => inner.fields(all),
             Selection::Test(field, _) => all.push(*field),
@@ -195,19 +194,21 @@ impl<'a> Parser<'a> {
     }
 
     fn any(&mut self, depth: usize) -> Result<Selection, SelectError> {
-        let mut left = self.all(depth)?;
+        let first = self.all(depth)?;
+        let mut parts = vec![];
         while self.take("||") || self.take("#") {
-            left = Selection::Or(Box::new(left), Box::new(self.all(depth)?));
+            parts.push(self.all(depth)?);
         }
-        Ok(left)
+        Ok(joined(Selection::Or, first, parts))
     }
 
     fn all(&mut self, depth: usize) -> Result<Selection, SelectError> {
-        let mut left = self.one(depth)?;
+        let first = self.one(depth)?;
+        let mut parts = vec![];
         while self.take("&&") || self.take(",") {
-            left = Selection::And(Box::new(left), Box::new(self.one(depth)?));
+            parts.push(self.one(depth)?);
         }
-        Ok(left)
+        Ok(joined(Selection::And, first, parts))
     }
 
     fn one(&mut self, depth: usize) -> Result<Selection, SelectError> {
@@ -276,6 +277,26 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// The parts side by side, however many: what grows with each of them would be the stack that is needed.
+fn joined(
+    how: fn(Vec<Selection>) -> Selection,
+    first: Selection,
+    mut rest: Vec<Selection>,
+) -> Selection {
+    if rest.is_empty() {
+        return first;
+    }
+    rest.insert(0, first);
+    how(rest)
+}
+
+/// What is wrong with a regular expression; the drawing that the library puts above it needs lines of its own.
+fn regex_error(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}
+
 fn build(
     place: usize,
     field: &'static Field,
@@ -287,7 +308,7 @@ fn build(
         value: value.clone(),
         why,
     };
-    let regex = || Regex::new(&value).map_err(|error| bad(error.to_string()));
+    let regex = || Regex::new(&value).map_err(|error| bad(regex_error(&error)));
     let test = match operator {
         Operator::Match => Test::Matches(regex()?),
         Operator::NoMatch => {
@@ -395,9 +416,23 @@ mod tests {
             "expected '&&', '||' or the end at 'b'"
         );
         assert!(error("lv_size=big").contains("'big' is not a size"));
-        assert!(error("lv_name=~'('").contains("cannot be compared"));
+        assert_eq!(
+            error("lv_name=~'('"),
+            "'(' cannot be compared with lv_name: unclosed group"
+        );
         assert!(error("lv_name='a").contains("quotes"));
         assert_eq!(error(&"!".repeat(1000)), "nested deeper than 64");
+    }
+
+    /// A script that names all its volumes writes such a thing; what it is made of must not fill the stack.
+    #[test]
+    fn a_long_selection_needs_no_long_stack() {
+        for (joint, wanted) in [("||", true), (",", false)] {
+            let text = ["lv_name=web", "lv_name=db"].repeat(5_000).join(joint);
+            let small = std::thread::Builder::new().stack_size(128 << 10);
+            let selected = small.spawn(move || selects(&text)).unwrap().join().unwrap();
+            assert_eq!(selected, wanted);
+        }
     }
 
     proptest! {

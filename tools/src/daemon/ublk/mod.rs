@@ -11,7 +11,7 @@ mod records;
 pub mod users;
 
 pub use owner::print_ublk_owner;
-pub use records::Records;
+pub use records::{Record, Records};
 
 use super::Node;
 use super::config::QUEUES_MAX;

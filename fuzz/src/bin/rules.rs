@@ -1,0 +1,4 @@
+//! The target `rules`, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| volmgr_fuzz::typed::rules::run(data));
