@@ -300,6 +300,14 @@ impl World {
         let size = self.nodes[n].history.sectors.len() as u64;
         let used = self.storm.as_ref().map_or(size, |s| s.used.min(size));
         let sector = self.rng.below(used) as usize;
+        // Not while it is made equal: what is looked at afterwards would not be what was written.
+        let mended = |asked: &Asked| match asked {
+            Asked::Rewrite { range, .. } => sectors(*range).contains(&sector),
+            _ => false,
+        };
+        if self.daemon(n).asked.values().any(mended) {
+            return;
+        }
         let plex = &plexes[self.rng.index(plexes.len())];
         let Some((disk, at)) = self.place(n, plex, sector) else {
             return;

@@ -55,6 +55,9 @@ pub struct Chain {
     pub stop: Stop,
     /// A newer record behind a damaged one: this many commits at least are lost from this copy.
     pub lost_up_to: Option<u64>,
+    /// A header that is good stands at the end, though its record does not continue the chain or is torn: of this group, with this
+    /// number. What a later write leaves there may make that record whole.
+    pub begun: Option<(Uuid, u64)>,
 }
 
 /// What is in a metadata area.
@@ -96,6 +99,7 @@ impl Chain {
             end: segment.start,
             stop: Stop::End,
             lost_up_to: None,
+            begun: None,
         };
         while chain.end < segment.end() {
             match chain.next(io) {
@@ -112,7 +116,18 @@ impl Chain {
         }
         // Even where nothing seems to follow: the record may have been zeroed.
         chain.lost_up_to = chain.search_lost(io);
+        chain.begun = chain.search_begun(io);
         chain
+    }
+
+    fn search_begun(&self, io: &mut dyn PvIo) -> Option<(Uuid, u64)> {
+        let mut block = [0; HEADER_BYTES];
+        if self.end + RECORD_ALIGN > self.segment.end() {
+            return None;
+        }
+        io.read_at(self.end, &mut block).ok()?;
+        let header = RecordHeader::decode(&block).ok()?;
+        Some((header.group, header.seqno))
     }
 
     /// The record at the chain's end, if it is good and continues the chain.

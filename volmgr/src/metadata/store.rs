@@ -431,11 +431,17 @@ impl Store {
     }
 }
 
-/// The highest sequence number of the group in these areas, 0 for none.
+/// The highest sequence number of the group in these areas, 0 for none; that of a record which a crash has torn counts, too. A
+/// second attempt may write the same behind another header, and a second crash put together the first one's header and the
+/// second one's rest: a commit that is whole, and must not have the number of another.
 fn taken(areas: &[AreaScan], group: Uuid) -> u64 {
-    let chains = areas.iter().filter_map(|area| area.newest(Some(group)));
-    let tips = chains.filter_map(|chain| chain.tip());
-    tips.map(|tip| tip.seqno).max().unwrap_or(0)
+    let chains = areas.iter().flat_map(|area| &area.chains);
+    let numbers = chains.flat_map(|chain| {
+        let tip = chain.tip().map(|tip| (tip.group, tip.seqno));
+        tip.into_iter().chain(chain.begun)
+    });
+    let ours = numbers.filter(|(of, _)| *of == group);
+    ours.map(|(_, seqno)| seqno).max().unwrap_or(0)
 }
 
 impl PvState {

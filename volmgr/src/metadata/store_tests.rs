@@ -8,6 +8,9 @@ use crate::label::EXTENT_MIN;
 use crate::plan::{self, NewPv, VolumeRequest};
 use proptest::prelude::*;
 
+#[path = "torn_tests.rs"]
+mod torn;
+
 const SIZE: u64 = 64 << 20;
 
 fn uuid(n: u128) -> Uuid {
