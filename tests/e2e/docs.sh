@@ -66,6 +66,7 @@ tell() { # words of a command, without "volmgr"
 while IFS= read -r line; do
     case $line in
     'volmgr vgchange --accept-older VG') elsewhere 'vgchange --accept-older' "$top/tests/e2e/recognised.sh" "$top"/tests/e2e/*.sh; continue ;;
+    'volmgr feedverify VG/LV PEER --repair' | 'feedverify --repair') elsewhere 'feedverify .*--repair' "$top"/tests/e2e/*.sh; continue ;; # of a live feed
     'feedswap --while-open') elsewhere 'feedswap .*--while-open' "$top"/tests/{e2e,vm/cases}/*.sh; continue ;;
     'systemctl '* | 'journalctl '*) # typed in a machine that systemd runs
         words=($line)
