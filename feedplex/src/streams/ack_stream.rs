@@ -1,7 +1,7 @@
 //! Acknowledgements on the data stream itself, against the direction of its frames.
 //!
-//! A `sync` write waits for its acknowledgement. On the control stream that comes by way of both control planes, which costs more turns of
-//! threads than all else that happens to a small write; here it costs one at either end. What is told is the highest durable number
+//! A `sync` write waits for its acknowledgement. On the control stream that comes by way of both control planes, a third of the processor
+//! time of a small write; here it costs a turn of one thread at either end. What is told is the highest durable number
 //! at the time of sending, so what comes quickly is told together.
 
 use super::ack::AckTracker;

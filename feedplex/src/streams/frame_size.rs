@@ -1,7 +1,8 @@
 //! How much payload one frame of a bulk stream has.
 //!
 //! A frame costs both ends some turns of threads, however long it is, so a long one is cheap. While it comes, no other write gets to its
-//! range at the sink, and on a slow link a live write waits behind it: so it is never longer than what the link takes in [`LONGEST`].
+//! range at the sink, and on a slow link a live write waits behind it: so one that took longer than [`LONGEST`] is
+//! followed by shorter ones.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Size that is asked for, in bytes: the largest that an unprivileged process may have.
-const CAPACITY: i32 = 1 << 20;
+pub(super) const CAPACITY: i32 = 1 << 20;
 
 /// A pipe with both ends here. Nothing waits in it: what goes in is taken out before more goes in.
 #[derive(Debug)]

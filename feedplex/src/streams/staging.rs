@@ -1,13 +1,10 @@
 //! Pipes in which the bytes of one frame wait for the socket, read before the frame is announced.
 
-use super::pipe::Pipe;
+use super::pipe::{CAPACITY, Pipe};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-
-/// Bytes that one pipe is counted for: more is for privileged processes only.
-const PER_PIPE: u64 = 1 << 20;
 
 /// As many pipes as it takes for a frame. Between two frames they are empty.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ struct Stage {
 impl Staging {
     /// For frames of up to so many bytes.
     pub(super) fn new(bytes: u64) -> io::Result<Self> {
-        let pipes = (0..bytes.div_ceil(PER_PIPE)).map(|_| {
+        let pipes = (0..bytes.div_ceil(CAPACITY.unsigned_abs().into())).map(|_| {
             let pipe = Pipe::new()?;
             Ok(Stage { pipe, filled: 0 })
         });
@@ -52,7 +49,7 @@ impl Staging {
         (filled, None)
     }
 
-    /// Pipes → socket, the first `len` bytes; the rest is dropped.
+    /// Pipes → socket, the first `len` bytes; the rest stays until [`Self::discard`].
     pub(super) fn drain(&mut self, socket: &impl AsFd, len: usize) -> Result<(), Errno> {
         let mut left = len;
         for stage in &mut self.pipes {
