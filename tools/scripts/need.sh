@@ -11,7 +11,7 @@ declare -A programs=(
     [test]="qemu-img=qemu-utils mke2fs=e2fsprogs e2fsck=e2fsprogs debugfs=e2fsprogs nbdcopy=libnbd-bin nbdinfo=libnbd-bin fio=fio socat=socat jq=jq strace=strace"
     [bench]="fio=fio nbdcopy=libnbd-bin nbdkit=nbdkit qemu-img=qemu-utils qemu-nbd=qemu-utils socat=socat"
     [deb]="dpkg-deb=dpkg dpkg-shlibdeps=dpkg-dev strip=binutils xz=xz-utils"
-    [vmbench]="fio=fio mdadm=mdadm drbdmeta=drbd-utils"
+    [vmbench]="fio=fio mdadm=mdadm drbdmeta=drbd-utils clang=clang"
     [vm]="qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio xz=xz-utils depmod=kmod mkfs.ext4=e2fsprogs
         mkfs.xfs=xfsprogs xfs_growfs=xfsprogs mkfs.btrfs=btrfs-progs btrfs=btrfs-progs fio=fio git=git sqlite3=sqlite3 cryptsetup=cryptsetup-bin
         sfdisk=fdisk udevadm=udev nbd-client=nbd-client nbdinfo=libnbd-bin dmsetup=dmsetup pg_ctl=postgresql"

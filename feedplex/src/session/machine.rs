@@ -19,7 +19,7 @@ pub const KEEPALIVE_EVERY_MS: u64 = 5_000;
 pub const DEAD_AFTER_MS: u64 = 15_000;
 
 /// A feed that fell behind is tried again after so long; milliseconds.
-pub const RESUME_AFTER_MS: u64 = 1_000;
+pub const RESUME_AFTER_MS: u64 = 500;
 
 /// What a commit that succeeded leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -355,6 +355,11 @@ impl LaneHandle {
         self.shared.meters.values()
     }
 
+    /// Requests of clients that have come and that have ended, without asking the lane.
+    pub fn client_requests(&self) -> (u64, u64) {
+        self.shared.meters.client_requests()
+    }
+
     /// Numbers for reports.
     pub async fn stats(&self) -> Result<LaneStats, LaneError> {
         self.ask(|reply| LaneCommand::Stats { reply }).await

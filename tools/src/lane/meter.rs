@@ -127,6 +127,8 @@ impl OpKind {
 pub(super) struct SharedMeters {
     /// Requests of clients.
     pub clients: Meters,
+    /// Those of clients that have come; the others count what has ended.
+    begun: Counter,
     /// What a feed writes into the volume.
     pub fed: Meters,
     tables: RwLock<Tables>,
@@ -152,6 +154,18 @@ pub struct MeterValues {
 }
 
 impl SharedMeters {
+    /// A client's request has come.
+    pub fn client_begins(&self) {
+        self.begun.add(1);
+    }
+
+    /// Requests of clients that have come and that have ended.
+    pub fn client_requests(&self) -> (u64, u64) {
+        // In this order none has ended that has not come.
+        let ended = self.clients.by_op.iter().map(|op| op.ops.get()).sum();
+        (self.begun.get().max(ended), ended)
+    }
+
     /// The counters now.
     pub fn values(&self) -> MeterValues {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);

@@ -67,6 +67,11 @@ impl Lane {
         payload: Option<PayloadId>,
     ) -> Request {
         self.serial += 1;
+        if let Requester::Nbd { .. } | Requester::Ublk { .. } = requester
+            && OpKind::of_request(op).is_some()
+        {
+            self.meters.shared.client_begins();
+        }
         let span = tracing::trace_span!(
             target: "volmgr::request", parent: None, "request",
             volume = %self.name, ?op, offset = range.start(), bytes = range.len(), ?origin,

@@ -74,7 +74,7 @@ impl Engine {
         let restore = self.restore.as_ref();
         let missing = |range| restore.is_some_and(|r: &Restore| r.track.todo.any_in(range));
         for feed in &mut self.feeds {
-            if let Some(range) = feed.next_inline(missing) {
+            if let Some(range) = feed.next_inline(self.now_ms, max, missing) {
                 return Some((CopyKind::Inline(feed.id), range));
             }
         }

@@ -1,23 +1,19 @@
 //! Feeds: live operations in order, bulk copies of what is dirty, marks.
 
+use super::heat::Heat;
 use super::mapping::segments;
 use super::order::Bag;
 use super::track::{Track, next_free_run};
 use super::*;
 use crate::model::FeedMode;
 use blockio::{Flags, Payload, mutant};
-use std::collections::HashMap;
 
 /// Regions looked at in search of the next bulk copy.
 const ATTEMPTS: u32 = 64;
-/// A region this hot goes through the live stream.
-const HOT: u8 = 8;
-/// Heat of a write that spoils a bulk copy: two of them make a region hot.
-const SPOILT: u8 = 4;
+/// Most bytes of neighbouring hot regions that enter the live stream at once: they wait in its queue.
+const INLINE_BYTES: u64 = 256 << 10;
 /// Most ranges, and most regions of each, taken from one request of the other side.
 const MAX_FETCH: usize = 64;
-/// Most regions whose heat is known.
-const MAX_HEAT: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Feed {
@@ -56,12 +52,13 @@ pub(super) struct Feed {
     pub inlined: Vec<ByteRange>,
     /// Flushes and marks in flight.
     others: Vec<IoId>,
-    heat: HashMap<u64, u8>,
+    heat: Heat,
     cursor: u64,
 }
 
 impl Feed {
     pub fn new(id: FeedId, mode: FeedMode, track: Track) -> Self {
+        let heat = Heat::new(track.todo.region_size());
         Self {
             id,
             mode,
@@ -82,7 +79,7 @@ impl Feed {
             inlining: Vec::new(),
             inlined: Vec::new(),
             others: Vec::new(),
-            heat: HashMap::new(),
+            heat,
             cursor: 0,
         }
     }
@@ -111,37 +108,42 @@ impl Feed {
         }
     }
 
-    fn warm(&mut self, range: ByteRange, by: u8) {
-        let unit = self.track.todo.region_size();
-        for region in range.start() / unit..range.end().div_ceil(unit) {
-            if self.heat.len() < MAX_HEAT || self.heat.contains_key(&region) {
-                let heat = self.heat.entry(region).or_insert(0);
-                *heat = heat.saturating_add(by);
-            }
-        }
-    }
-
-    /// The next hot region that may enter the live stream: nothing of it is in bulk flight.
-    /// `missing` says of a region that it is not here to be sent.
-    pub fn next_inline(&mut self, missing: impl Fn(ByteRange) -> bool) -> Option<ByteRange> {
+    /// The next hot regions that may enter the live stream, neighbours of together `most` bytes at most: nothing of them is in bulk
+    /// flight. `missing` says of a region that it is not here to be sent.
+    pub fn next_inline(
+        &mut self,
+        now_ms: u64,
+        most: u64,
+        missing: impl Fn(ByteRange) -> bool,
+    ) -> Option<ByteRange> {
         if !self.sends() || self.heat.is_empty() {
             return None;
         }
         let unit = self.track.todo.region_size();
         let size = self.track.todo.size();
-        self.heat
-            .retain(|region, _| self.track.missing.is_set(*region));
+        self.heat.retain(|region| self.track.missing.is_set(region));
         let range = |region: u64| {
             let start = region * unit;
             ByteRange::new(start, unit.min(size - start))
         };
-        let found = self
-            .heat
-            .iter()
-            .filter(|(region, heat)| **heat >= HOT && self.track.todo.is_set(**region))
-            .map(|(region, _)| range(*region))
-            .filter(|r| !self.bulk.overlaps(*r) && !self.inlining.contains(r) && !missing(*r))
-            .min()?;
+        let may = |region: u64| {
+            let range = range(region);
+            self.track.todo.is_set(region)
+                && !self.bulk.overlaps(range)
+                && !self.inlining.iter().any(|r| r.overlaps(range))
+                && !missing(range)
+        };
+        let hot = self.heat.hot_regions(now_ms);
+        let first = hot.filter(|region| may(*region)).min()?;
+        let mut found = range(first);
+        let most = most.min(INLINE_BYTES);
+        for region in first + 1..size.div_ceil(unit) {
+            let longer = range(region).end() - found.start();
+            if longer > most || !self.heat.is_hot(region, now_ms) || !may(region) {
+                break;
+            }
+            found = ByteRange::new(found.start(), longer);
+        }
         self.inlining.push(found);
         Some(found)
     }
@@ -168,6 +170,7 @@ impl Engine {
         out: Out<'_>,
     ) -> u32 {
         let mut waits = 0;
+        let now_ms = self.now_ms;
         for feed in &mut self.feeds {
             if feed.mode == FeedMode::Async
                 && feed.sends()
@@ -175,8 +178,9 @@ impl Engine {
             {
                 go_behind(feed, out);
             }
-            if feed.bulk.overlaps(range) {
-                feed.warm(range, SPOILT);
+            match feed.bulk.overlaps(range) {
+                true => feed.heat.spoilt(range, now_ms),
+                false => feed.heat.written(range, now_ms),
             }
             let overtakes = feed.bulk.overlaps(range) && !mutant("live-overtakes-resync");
             if !feed.sends() || feed.track.todo.any_in(range) || overtakes {
@@ -308,14 +312,17 @@ impl Engine {
         io: IoId,
         id: FeedId,
         range: ByteRange,
+        since_ms: u64,
         result: Result<(), IoError>,
         out: Out<'_>,
     ) {
+        let now_ms = self.now_ms;
         let Some(feed) = self.feed_mut(id) else {
             return;
         };
         feed.bulk.remove(range, io.0);
         let Err(error) = result else {
+            feed.heat.copied(since_ms, now_ms);
             return feed.track.settled(range);
         };
         if !mutant("lost-copy-forgotten") {
@@ -326,7 +333,7 @@ impl Engine {
             IoErrorKind::Congested => go_behind(feed, out),
             IoErrorKind::Gone | IoErrorKind::Cancelled => {}
             // The disk cannot read it: by way of memory another plex may be asked.
-            _ => feed.warm(range, HOT),
+            _ => feed.heat.ask(range, now_ms),
         }
     }
 
@@ -353,6 +360,7 @@ impl Engine {
     }
 
     fn pump_bulk(&mut self, index: usize, out: Out<'_>) {
+        let now_ms = self.now_ms;
         loop {
             let feed = &mut self.feeds[index];
             let full = feed.bulk.len() >= self.config.max_bulk_copies
@@ -369,21 +377,20 @@ impl Engine {
                 self.config.bulk_bytes,
                 ATTEMPTS,
                 |region| {
-                    let hot = feed.heat.get(&(region.start() / unit)).copied();
                     let writing = order.is_held(region);
                     if writing {
                         held = held.or(Some(region));
                     }
                     writing
                         || restore.is_some_and(|r| r.track.todo.any_in(region))
-                        || bounced && hot.is_some_and(|h| h >= HOT)
+                        || bounced && feed.heat.is_hot(region.start() / unit, now_ms)
                         || feed.live.overlaps(region)
                         || feed.bulk.overlaps(region)
                         || feed.inlining.iter().any(|r| r.overlaps(region))
                 },
             );
             if let Some(region) = held {
-                feed.warm(region, 1);
+                feed.heat.in_the_way(region, now_ms);
             }
             let Some(run) = run else { return };
             let feed = feed.id;
@@ -395,7 +402,11 @@ impl Engine {
             if !segments(&plex.map, run, |_, at| places.push(at)) {
                 return;
             }
-            let io = self.tag(Tag::Bulk { feed, range: run });
+            let io = self.tag(Tag::Bulk {
+                feed,
+                range: run,
+                since_ms: now_ms,
+            });
             let feed = &mut self.feeds[index];
             feed.cursor = run.end();
             feed.track.todo.clear_range(run);
@@ -453,7 +464,13 @@ impl Engine {
                 }) => {
                     self.inline_done(io, feed, range, bounce, gone, out);
                 }
-                Some(Tag::Bulk { feed, range }) => self.bulk_done(io, feed, range, gone, out),
+                Some(Tag::Bulk {
+                    feed,
+                    range,
+                    since_ms,
+                }) => {
+                    self.bulk_done(io, feed, range, since_ms, gone, out);
+                }
                 Some(Tag::LiveFlush { feed, flush }) => {
                     self.live_flush_done(io, feed, flush, gone, out);
                 }
@@ -515,6 +532,7 @@ impl Engine {
     /// and copying goes on behind them.
     pub fn feed_fetch(&mut self, id: FeedId, ranges: &[ByteRange], out: Out<'_>) {
         let whole = ByteRange::new(0, self.size);
+        let now_ms = self.now_ms;
         let Some(feed) = self.feed_mut(id) else {
             return;
         };
@@ -527,7 +545,7 @@ impl Engine {
             if let Some(run) = feed.track.todo.next_run(range.start(), range.len())
                 && let Some(dirty) = run.intersection(range)
             {
-                feed.warm(dirty, HOT);
+                feed.heat.ask(dirty, now_ms);
                 feed.cursor = dirty.end();
             }
         }

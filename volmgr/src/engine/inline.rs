@@ -1,7 +1,24 @@
 //! Regions that are written again and again: in memory into a feed's live stream, in order, which ends that.
 
+use super::feed::Feed;
 use super::*;
 use blockio::{Flags, IoError, Payload};
+
+impl Feed {
+    /// A range of hot regions is durable on the other side. Where one of them is in the stream once more, that has what was written
+    /// since.
+    fn settle_inlined(&mut self, range: ByteRange) {
+        let unit = self.track.todo.region_size();
+        let mut at = range.start();
+        while at < range.end() {
+            let region = ByteRange::new(at, unit.min(range.end() - at));
+            if !self.inlined.iter().any(|r| r.overlaps(region)) {
+                self.track.settled(region);
+            }
+            at = region.end();
+        }
+    }
+}
 
 impl Engine {
     pub(super) fn emit_inline(
@@ -54,9 +71,8 @@ impl Engine {
             if let Some(at) = feed.inlined.iter().position(|r| *r == range) {
                 feed.inlined.swap_remove(at);
             }
-            // Where it is in the stream once more, that has what was written since.
-            if ok && !feed.inlined.contains(&range) {
-                feed.track.settled(range);
+            if ok {
+                feed.settle_inlined(range);
             }
         }
     }

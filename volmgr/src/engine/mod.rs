@@ -17,6 +17,7 @@
 //! | `plex` | a plex that fails, that is taken off, that comes back |
 //! | `copy` | copies held against writes: resync, recovery, read repair, hot regions |
 //! | `feed` | live operations, bulk copies, marks |
+//! | `heat` | regions written so often that copying them is in vain |
 //! | `inline` | hot regions in a feed's live stream |
 //! | `held` | writes that wait for the other side of a feed |
 //! | `point` | what changed since a point in time |
@@ -32,6 +33,7 @@ mod copy;
 mod cycle;
 mod feed;
 mod flush;
+mod heat;
 mod held;
 mod inline;
 mod inspect;
@@ -150,6 +152,8 @@ enum Tag {
     Bulk {
         feed: FeedId,
         range: ByteRange,
+        /// When it began, in the engine's milliseconds.
+        since_ms: u64,
     },
     Mark {
         feed: FeedId,
@@ -331,7 +335,11 @@ impl Engine {
             } => {
                 self.inline_done(io, feed, range, bounce, result, out);
             }
-            Tag::Bulk { feed, range } => self.bulk_done(io, feed, range, result, out),
+            Tag::Bulk {
+                feed,
+                range,
+                since_ms,
+            } => self.bulk_done(io, feed, range, since_ms, result, out),
             Tag::Mark { feed } => self.mark_done(io, feed, result, out),
         }
         self.pump(out);

@@ -88,3 +88,67 @@ fn a_region_in_the_stream_twice_counts_when_both_have_arrived() {
     assert_eq!(lane.result(last), Some(Ok(())));
     finish(lane);
 }
+
+fn ranges(lane: &mut Lane) -> Vec<(u64, u64, IoId)> {
+    for io in lane.disk(DiskOp::Read) {
+        lane.good(io.io);
+    }
+    let taken = lane.take(|a| matches!(a, Action::Feed(io) if io.op == Op::Write));
+    let one = |action| match action {
+        Action::Feed(io) => (io.range.start(), io.range.len(), io.io),
+        other => panic!("{other:?}"),
+    };
+    taken.into_iter().map(one).collect()
+}
+
+/// Four regions are made hot; the copy that was spoilt is in the result.
+fn spoil(lane: &mut Lane) -> IoId {
+    write(lane, 0, 4 * UNIT);
+    lane.engine.feed_online(FEED, &mut lane.out);
+    let copies = bulk(lane);
+    assert_eq!(copies.len(), 1);
+    write(lane, 0, 4 * UNIT);
+    write(lane, 0, 4 * UNIT);
+    copies[0]
+}
+
+/// Hot neighbours enter the stream together; where some of them are in it once more, the others count when they have arrived.
+#[test]
+fn hot_neighbours_go_together() {
+    let mut lane = held();
+    let copy = spoil(&mut lane);
+    lane.good(copy);
+    assert_eq!(bulk(&mut lane), []);
+    let all = ranges(&mut lane);
+    assert_eq!((all.len(), all[0].0, all[0].1), (1, 0, 4 * UNIT));
+    // The feed breaks down for what is held back in it: all of that is missing again but for what arrives.
+    lane.engine.feed_behind(FEED, &mut lane.out);
+    let waits = write(&mut lane, 2 * UNIT, 512);
+    lane.engine.feed_resume(FEED, &mut lane.out);
+    let again = ranges(&mut lane);
+    assert_eq!((again.len(), again[0].0, again[0].1), (1, 2 * UNIT, UNIT));
+    lane.good(all[0].2);
+    assert_eq!(lane.engine.dirty_bytes(FEED), UNIT);
+    assert_eq!(lane.result(waits), None);
+    lane.good(again[0].2);
+    assert_eq!(lane.engine.dirty_bytes(FEED), 0);
+    assert_eq!(lane.result(waits), Some(Ok(())));
+    finish(lane);
+}
+
+/// What nobody writes any more is copied like anything else.
+#[test]
+fn what_has_cooled_is_copied() {
+    let mut lane = held();
+    let copy = spoil(&mut lane);
+    lane.engine.feed_behind(FEED, &mut lane.out);
+    lane.good(copy);
+    lane.engine.tick(2000, &mut lane.out);
+    lane.engine.feed_resume(FEED, &mut lane.out);
+    assert_eq!(ranges(&mut lane), []);
+    let copies = bulk(&mut lane);
+    assert_eq!(copies.len(), 1);
+    lane.good(copies[0]);
+    assert_eq!(lane.engine.dirty_bytes(FEED), 0);
+    finish(lane);
+}

@@ -1,21 +1,37 @@
-//! How fast a feed copies beside the applications of its volume: what [`Pacer`] decides, about twice a second; also
-//! while there is no session, so that the next one knows what it disturbs.
+//! How fast a feed copies beside the applications of its volume: what [`Pacer`] decides, about twice a second, as long as
+//! [`Presence`] sees somebody there; also while there is no session, so that the next one knows what it disturbs.
 
 use super::entry::FeedEntry;
 use crate::api::{BUCKETS_MICROS, Meter, OpCount};
 use crate::lane::LaneHandle;
-use feedplex::streams::{Pacer, Sample};
+use feedplex::streams::{Pacer, Presence, Sample};
 use std::time::{Duration, Instant};
 use volmgr::model::Feed;
 
+/// How often is looked while something is copied.
+pub const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// Shorter intervals say too little.
-const INTERVAL_MIN: Duration = Duration::from_millis(300);
+const INTERVAL_MIN: Duration = Duration::from_millis(480);
 
 /// The controller of a feed, and what it saw last.
-#[derive(Default)]
 pub struct Pace {
     pacer: Pacer,
+    presence: Presence,
+    /// The moment from which `presence` counts.
+    began: Instant,
     before: Option<Before>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            pacer: Pacer::default(),
+            presence: Presence::default(),
+            began: Instant::now(),
+            before: None,
+        }
+    }
 }
 
 /// Counters at the last look.
@@ -28,10 +44,25 @@ struct Before {
 impl Pace {
     /// Some time has passed.
     pub fn look(&mut self, entry: &FeedEntry, feed: &Feed, lane: &LaneHandle) {
+        let (begun, ended) = lane.client_requests();
+        let there = self.presence.look(self.began.elapsed(), begun, ended);
         let soon = |before: &Before| before.then.elapsed() < INTERVAL_MIN;
-        if self.before.as_ref().is_some_and(soon) {
-            return;
+        if !self.before.as_ref().is_some_and(soon) {
+            self.step(entry, lane);
         }
+        let free = self.pacer.rate().filter(|_| there && !feed.full_speed);
+        let wanted = match (free, feed.rate) {
+            (None, limit) => limit,
+            (Some(rate), 0) => rate,
+            (Some(rate), limit) => rate.min(limit),
+        };
+        if entry.limiter.rate() != wanted {
+            entry.limiter.set_rate(wanted);
+        }
+    }
+
+    /// An interval of the controller may be over.
+    fn step(&mut self, entry: &FeedEntry, lane: &LaneHandle) {
         let now = Before {
             then: Instant::now(),
             clients: lane.meters().clients,
@@ -51,15 +82,7 @@ impl Pace {
             copied: now.copied.saturating_sub(before.copied),
         };
         self.before = Some(now);
-        let free = self.pacer.step(&sample);
-        let wanted = match (free.filter(|_| !feed.full_speed), feed.rate) {
-            (None, limit) => limit,
-            (Some(rate), 0) => rate,
-            (Some(rate), limit) => rate.min(limit),
-        };
-        if entry.limiter.rate() != wanted {
-            entry.limiter.set_rate(wanted);
-        }
+        self.pacer.step(&sample);
     }
 }
 

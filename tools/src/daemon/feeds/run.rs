@@ -10,6 +10,7 @@ pub use streams::end_threads;
 use super::Feeds;
 use super::control_io::{ControlIoError, ControlWriter, split};
 use super::entry::{FeedEntry, Running};
+use super::pace::LOOK_EVERY;
 use super::record::Ask;
 use super::sink::SinkStreams;
 use super::source::SourceStreams;
@@ -18,17 +19,23 @@ use crate::lane::{Frozen, LaneHandle};
 use blockio::ByteRange;
 use feedplex::generation::Role;
 use feedplex::identity::Fingerprint;
-use feedplex::session::{Action, CloseReason, CommitId, Event, FeedState, RecordChange, Session};
+use feedplex::session::{
+    Action, CloseReason, CommitId, Event, FeedState, RESUME_AFTER_MS, RecordChange, Session,
+};
 use feedplex::transport::{Connection, DataStream};
 use feedplex::wire::control::{Handshake, Hello, Message, RefusalCode, Refused};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 /// How long a data stream may take to come.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a session is told the time: it resumes a feed that has fallen behind after as long.
+const TICK_EVERY: Duration = Duration::from_millis(RESUME_AFTER_MS);
 
 /// How often the numbers of a running feed are looked at.
 const NUMBERS_EVERY: Duration = Duration::from_millis(500);
@@ -185,8 +192,10 @@ impl Driver {
         // What is wrong with the connection, where it was not the peer who ended it.
         let mut found = None;
         let reason;
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval(TICK_EVERY);
         let mut look = tokio::time::interval(NUMBERS_EVERY);
+        let mut pace = tokio::time::interval(LOOK_EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         'session: loop {
             while let Some(action) = actions.pop_front() {
                 match action {
@@ -246,6 +255,12 @@ impl Driver {
                     }
                 },
                 _ = tick.tick() => Event::Tick,
+                _ = pace.tick(), if self.copies() => {
+                    if let Some(bound) = &self.bound {
+                        self.feeds.pace(&bound.entry, &bound.lane);
+                    }
+                    continue;
+                }
                 _ = look.tick() => {
                     self.look().await;
                     match &self.streams {
@@ -501,6 +516,15 @@ impl Driver {
         }
         let (point, name, time) = super::verbs::swap_point();
         Event::Swap { point, name, time }
+    }
+
+    /// Whether something is being copied from here, beside which applications may work.
+    fn copies(&self) -> bool {
+        let copying = matches!(
+            self.session.state(),
+            FeedState::FullSync | FeedState::Resync
+        );
+        copying && matches!(self.streams, Streams::Source(_))
     }
 
     /// Looks at the numbers.
