@@ -6,7 +6,7 @@ set -euo pipefail
 for p in ip nbdcopy qemu-io ss; do command -v $p >/dev/null || skip "$p is not installed"; done
 ns=volmgr-$$
 ip netns add $ns 2>/dev/null || skip "network namespaces need root"
-trap 'ip netns del $ns; ip link del vc$$ 2>/dev/null || true; ip link del vd$$ 2>/dev/null || true; nodes_cleanup' EXIT
+at_end 'ip netns del $ns; ip link del vc$$ 2>/dev/null; ip link del vd$$ 2>/dev/null'
 link() { # name network
     ip link add "$1" type veth peer name "$1p" netns $ns 2>/dev/null || skip "this kernel gives no veth pair"
     ip addr add "10.213.$2.1/24" dev "$1"; ip link set "$1" up

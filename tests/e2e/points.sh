@@ -17,7 +17,7 @@ v a feedattach vga/web b:vgb/web --create
 v a feedwait vga/web b --timeout 60
 v a feeddetach vga/web b --point monday
 
-io() { timeout 60 qemu-io -f raw "$(uri a vga/web)" "$@" >"$work/io"; ! grep -qiE "error|failed" "$work/io"; }
+io() { timeout 60 qemu-io -f raw "$(uri a vga/web)" "$@" >"$work/io" 2>&1 && ! grep -qiE "error|failed" "$work/io"; }
 point() { v a points vga/web --reportformat json -o point_name,point_changed,point_held --units b --nosuffix | jq -r ".report[0].point[] | select(.point_name == \"$1\") | .$2"; }
 dirty() { nbdinfo --json --map="qemu:dirty-bitmap:$1" "$(uri a vga/web)" | jq -r '.[] | select(.type % 2 == 1) | "\(.offset) \(.length)"'; }
 is() { [ "$2" = "$3" ] || die "$1: $2, not $3"; }

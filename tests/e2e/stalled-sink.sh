@@ -9,7 +9,7 @@ size=256
 node_start a
 node_start b
 continue_sink() { kill -CONT "${pid_of[b]}" 2>/dev/null || true; }
-trap 'continue_sink; nodes_cleanup' EXIT # a stopped process does not end on TERM
+at_end continue_sink # a stopped process does not end on TERM
 disks a 1 $((size + 40)); disks b 1 $((size + 40))
 v a vgcreate vga "$work/a/disk1"; v b vgcreate vgb "$work/b/disk1"
 trust a b plaintext

@@ -7,6 +7,7 @@ declare -A pid_of # node -> pid
 declare -A port_of # node -> feed port, kept over restarts
 declare -A addr_of # node -> address it listens at, if not the loopback one
 declare -A config_of # node -> configuration file, if it has one
+ending=()        # what else there is to do at the end: see at_end
 
 die() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; exit 1; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
@@ -19,9 +20,12 @@ end_process() { # pid
     wait "$1" 2>/dev/null || true
 }
 
+# at_end COMMAND: done at the end, before the processes are ended; the last one first. (A trap of its own would lose what the test ends with.)
+at_end() { ending=("$1" "${ending[@]}"); }
 nodes_cleanup() {
-    local status=$? pid
+    local status=$? pid hook
     trap - EXIT INT TERM
+    for hook in "${ending[@]}"; do eval "$hook" || true; done
     for pid in "${pids[@]}"; do end_process "$pid"; done
     if [ "$status" != 0 ] && [ "$status" != 77 ]; then
         for log in "$work"/*.log; do

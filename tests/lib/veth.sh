@@ -3,7 +3,7 @@
 ns=volmgr-$$ near=vn$$ far=vf$$ here_ip=10.214.1.1 there_ip=10.214.1.2
 command -v ip >/dev/null || skip "ip is not installed"
 ip netns add "$ns" 2>/dev/null || skip "network namespaces need root"
-trap 'ip netns del "$ns"; ip link del "$near" 2>/dev/null || true; nodes_cleanup' EXIT
+at_end 'ip netns del "$ns"; ip link del "$near" 2>/dev/null'
 ip link add "$near" type veth peer name "$far" netns "$ns" 2>/dev/null || skip "this kernel gives no veth pair"
 wrap_b="ip netns exec $ns"
 inside() { ip netns exec "$ns" "$@"; }

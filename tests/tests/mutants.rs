@@ -190,6 +190,11 @@ const MUTANTS: &[(&str, &str, u32)] = &[
         7,
     ),
     (
+        "stale-bits-kept",
+        "what a sink tracked when it was the source counts after a crash, though it has gone over",
+        7,
+    ),
+    (
         "epoch-forgotten-early",
         "a sink forgets the common epoch before the source has the new one",
         7,

@@ -146,6 +146,11 @@ impl Session {
         self.core.peer.as_ref()
     }
 
+    /// What this side has said of itself, once it knows which feed it is.
+    pub fn ours(&self) -> Option<&Handshake> {
+        self.core.local.as_ref().map(|local| &local.facts)
+    }
+
     /// Do both sides take acknowledgements on the live stream?
     pub fn stream_acks(&self) -> bool {
         self.core.peer_features & FEATURE_STREAM_ACKS != 0

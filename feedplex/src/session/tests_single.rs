@@ -222,7 +222,11 @@ fn behind_is_tried_again_in_a_new_round() {
     let mut session = live_source();
     session.handle(Event::Behind, 1_000);
     assert_eq!(session.state(), FeedState::Behind);
-    assert!(session.handle(Event::Tick, 999 + RESUME_AFTER_MS).is_empty());
+    assert!(
+        session
+            .handle(Event::Tick, 999 + RESUME_AFTER_MS)
+            .is_empty()
+    );
     let actions = session.handle(Event::Tick, 1_000 + RESUME_AFTER_MS);
     assert!(matches!(
         sent(&actions)[..],

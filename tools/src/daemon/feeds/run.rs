@@ -552,6 +552,11 @@ impl Driver {
 
     /// Ends everything that belongs to the session. Returns why, in words, for want of better.
     async fn end(mut self, reason: &CloseReason) -> String {
+        if let CloseReason::Refused(code) = reason {
+            // What was judged: for whoever has to find out how it came to that.
+            let (ours, theirs) = (self.session.ours(), self.session.peer());
+            tracing::info!(peer = self.peer.name, %code, ?ours, ?theirs, "a session was refused");
+        }
         if let Some(session) = self.expected.take() {
             self.feeds.registry.forget(session);
         }
