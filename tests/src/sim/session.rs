@@ -37,6 +37,8 @@ pub enum Work {
     Merge(RegionMap),
     /// The maps as they are now are on the disks.
     MapsWritten(Option<u64>),
+    /// The dirty-region log holds nothing that was written before; given up at this moment, in milliseconds.
+    CleanLog(Option<u64>),
     /// A change of the record.
     Commit(RecordChange),
     /// The lane learns of it.
@@ -413,6 +415,14 @@ impl World {
         if sink {
             steps.extend([Work::Flush, Work::FlushDone]);
         }
+        let begins_tracking = matches!(change, RecordChange::Split { .. })
+            && self.sess(n, id).feed.is_some_and(|feed| {
+                self.feed(n, feed)
+                    .is_some_and(|feed| feed.direction == Direction::In)
+            });
+        if begins_tracking {
+            steps.push(Work::CleanLog(None));
+        }
         if map == MapChange::AllDirty {
             self.totals.full += 1;
             steps.extend([Work::AllDirty, Work::MapsWritten(None)]);
@@ -487,6 +497,18 @@ impl World {
                     let again = Work::MapsWritten(Some(barrier));
                     self.sess(n, id).work.push_front(again);
                 }
+            }
+            Work::CleanLog(until) => {
+                let now = self.now(n);
+                let until = until.unwrap_or(now + 2000);
+                let mut barrier = None;
+                self.call(n, |engine, out| barrier = engine.clean_log(out));
+                let again = match barrier {
+                    Some(barrier) => Work::MapsWritten(Some(barrier)),
+                    None if now < until => Work::CleanLog(Some(until)),
+                    None => return,
+                };
+                self.sess(n, id).work.push_front(again);
             }
             Work::Commit(change) => self.commit_change(n, id, change),
             Work::Reconfigure => {

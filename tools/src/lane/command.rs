@@ -339,6 +339,10 @@ pub(super) enum LaneCommand {
         map: Box<RegionMap>,
         reply: Reply<()>,
     },
+    /// Answered when the dirty-region log holds nothing that was written before, or does not get there in time.
+    CleanLog {
+        reply: Reply<()>,
+    },
     /// Answered when the log says that it has come further.
     TouchLog {
         reply: Reply<()>,

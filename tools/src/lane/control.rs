@@ -127,6 +127,7 @@ impl Lane {
                 self.engine.merge_feed_map(feed, &map, &mut self.out);
                 self.when_durable(reply);
             }
+            LaneCommand::CleanLog { reply } => self.clean_log(Instant::now(), reply),
             LaneCommand::TouchLog { reply } => {
                 let barrier = self.engine.touch_log(&mut self.out);
                 self.take_out();

@@ -14,11 +14,16 @@ use volmgr::engine::{DiskId, FeedCopy, FeedId, FeedIo, IoId};
 /// How long an update of the log may take before the one who asked for it is told.
 const DURABLE_MAX: Duration = Duration::from_secs(30);
 
+/// How long the dirty-region log may take to be clean; what takes longer is in use, or broken.
+const CLEAN_MAX: Duration = Duration::from_secs(2);
+
 /// What has to be in the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Durable {
     /// The maps as they were at this barrier.
     Maps(u64),
+    /// Nothing that was written before.
+    Clean,
     /// That nothing is missing any more of an online restore.
     Restore,
 }
@@ -246,6 +251,14 @@ impl Lane {
         }
     }
 
+    /// Answers once the log is clean; `since`: when that was asked for.
+    pub(super) fn clean_log(&mut self, since: Instant, reply: Reply<()>) {
+        let barrier = self.engine.clean_log(&mut self.out);
+        self.take_out();
+        let what = barrier.map_or(Durable::Clean, Durable::Maps);
+        self.durables.push((since, what, reply));
+    }
+
     /// Answers once what the maps say now is in the log.
     pub(super) fn when_durable(&mut self, reply: Reply<()>) {
         self.take_out();
@@ -259,7 +272,15 @@ impl Lane {
             return;
         }
         for (since, what, reply) in std::mem::take(&mut self.durables) {
+            if let Durable::Clean = what {
+                match since.elapsed() > CLEAN_MAX {
+                    true => self.answer(reply, Ok(())),
+                    false => self.clean_log(since, reply),
+                }
+                continue;
+            }
             let done = match what {
+                Durable::Clean => false,
                 Durable::Maps(barrier) => self.engine.maps_written(barrier),
                 Durable::Restore => self.engine.restore_bytes() == 0,
             };

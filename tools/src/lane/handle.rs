@@ -324,6 +324,12 @@ impl LaneHandle {
             .await
     }
 
+    /// Waits, but not for long, until the dirty-region log holds nothing that was written before: after a crash that would count as
+    /// a change for a feed that begins to track now.
+    pub async fn clean_log(&self) -> Result<(), LaneError> {
+        self.ask(|reply| LaneCommand::CleanLog { reply }).await
+    }
+
     /// How far the volume's log has durably come: see [`Self::touch_log`].
     pub async fn log_stamp(&self) -> Result<u64, LaneError> {
         self.ask(|reply| LaneCommand::LogStamp { reply }).await

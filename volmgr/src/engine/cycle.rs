@@ -86,6 +86,19 @@ impl Engine {
         }
     }
 
+    /// Lets the dirty-region log hold no more than what is being written: what was written before is no change of those after a
+    /// crash who begin to track now. `None` where it still does: ask again, a few times a second. Then a number for
+    /// [`Engine::maps_written`].
+    pub fn clean_log(&mut self, out: Out<'_>) -> Option<u64> {
+        if self.drl.is_empty() {
+            self.pump_log(out);
+            return Some(self.log.barrier());
+        }
+        self.start_cycle(out);
+        self.pump(out);
+        None
+    }
+
     fn tracks(&self) -> impl Iterator<Item = &RegionMap> {
         let plexes = self.plexes.iter().map(|p| &p.track.missing);
         let restore = self.restore.iter().map(|r| &r.track.missing);
