@@ -2,6 +2,7 @@
 
 use super::disk::Disk;
 use super::world::World;
+use feedplex::session::RecordChange;
 use volmgr::model::PlexState;
 use volmgr::plan;
 
@@ -122,6 +123,29 @@ impl World {
         let power = self.rng.chance(50);
         self.crash(n, power);
         if self.rng.chance(70) {
+            self.boot(n);
+        }
+    }
+
+    /// A moment after which a log that is behind would be taken for something: the node may crash soon.
+    pub fn tempts_fate(&mut self, n: usize, change: &RecordChange) {
+        let turns = matches!(
+            change,
+            RecordChange::Swapped { .. } | RecordChange::Split { .. }
+        );
+        if turns && self.storm.is_none() && self.faults && self.rng.chance(10) {
+            self.doom = Some((n, 1 + self.rng.below(40)));
+        }
+    }
+
+    /// A step has passed: has it come to that?
+    pub fn fate(&mut self) {
+        self.doom = self.doom.map(|(n, left)| (n, left.saturating_sub(1)));
+        if let Some((n, _)) = self.doom.take_if(|(_, left)| *left == 0)
+            && self.nodes[n].up.is_some()
+        {
+            let power = self.rng.chance(50);
+            self.crash(n, power);
             self.boot(n);
         }
     }

@@ -415,12 +415,8 @@ impl World {
         if sink {
             steps.extend([Work::Flush, Work::FlushDone]);
         }
-        let begins_tracking = matches!(change, RecordChange::Split { .. })
-            && self.sess(n, id).feed.is_some_and(|feed| {
-                self.feed(n, feed)
-                    .is_some_and(|feed| feed.direction == Direction::In)
-            });
-        if begins_tracking {
+        let feed = self.sess(n, id).feed.and_then(|feed| self.feed(n, feed));
+        if feed.is_some_and(|feed| record::begins_tracking(feed, &change)) {
             steps.push(Work::CleanLog(None));
         }
         if map == MapChange::AllDirty {
@@ -499,16 +495,15 @@ impl World {
                 }
             }
             Work::CleanLog(until) => {
-                let now = self.now(n);
+                let (now, mut barrier) = (self.now(n), None);
                 let until = until.unwrap_or(now + 2000);
-                let mut barrier = None;
                 self.call(n, |engine, out| barrier = engine.clean_log(out));
-                let again = match barrier {
-                    Some(barrier) => Work::MapsWritten(Some(barrier)),
-                    None if now < until => Work::CleanLog(Some(until)),
-                    None => return,
+                let again = (now < until).then_some(Work::CleanLog(Some(until)));
+                let written = barrier.map(|b| Work::MapsWritten(Some(b)));
+                let Some(next) = written.or(again) else {
+                    return;
                 };
-                self.sess(n, id).work.push_front(again);
+                self.sess(n, id).work.push_front(next);
             }
             Work::Commit(change) => self.commit_change(n, id, change),
             Work::Reconfigure => {
@@ -523,12 +518,8 @@ impl World {
                 self.hang_up(n, id);
             }
             Work::Idle => {
-                if self
-                    .sess(n, id)
-                    .sink
-                    .as_ref()
-                    .is_some_and(|s| s.under_way > 0)
-                {
+                let busy = |sink: &SinkStreams| sink.under_way > 0;
+                if self.sess(n, id).sink.as_ref().is_some_and(busy) {
                     self.sess(n, id).work.push_front(Work::Idle);
                 }
             }
@@ -575,6 +566,7 @@ impl World {
             Ok(()) => {
                 self.sess(n, id).accepted |= matches!(change, RecordChange::Session { .. });
                 self.committed(n, id, feed, &change);
+                self.tempts_fate(n, &change);
                 self.tell_whole(n, feed, &change);
             }
             Err(why) => self.failed(n, id, why),

@@ -187,6 +187,7 @@ impl World {
             faults: true,
             more: seed >= MORE_FROM,
             storm,
+            doom: None,
             claims: BTreeMap::new(),
             points: BTreeMap::new(),
             rot: BTreeSet::new(),

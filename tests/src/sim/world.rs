@@ -250,6 +250,8 @@ pub struct World {
     pub more: bool,
     /// Much goes wrong at once.
     pub storm: Option<Storm>,
+    /// This node crashes when so many steps have passed.
+    pub doom: Option<(usize, u64)>,
     /// What sinks claim to hold, by feed.
     pub claims: BTreeMap<Uuid, Claim>,
     /// What points must hold.
@@ -326,6 +328,7 @@ impl World {
                 self.storm_step();
                 continue;
             }
+            self.fate();
             match self.rng.below(1000) {
                 0..=199 => self.client(),
                 200..=874 => {

@@ -318,6 +318,11 @@ fn list_point(volume: &mut Volume, feed: usize, uuid: Uuid, name: &str, time: u6
     });
 }
 
+/// Does a sink begin to track its own changes with this? Its dirty-region log must not hold then what the feed has written.
+pub fn begins_tracking(feed: &Feed, change: &RecordChange) -> bool {
+    matches!(change, RecordChange::Split { .. }) && feed.direction == Direction::In
+}
+
 /// The point at which the feed stands, where this side is to keep track of what changes here since when the
 /// feed goes on: it is this side's content that the point names, and its feed's map is about to be used up.
 pub fn point_to_keep(volume: &Volume, feed: Uuid, change: &RecordChange) -> Option<Uuid> {

@@ -34,7 +34,8 @@ pub(super) async fn commit(
         // all of it durable: so it has to be durable here, too.
         lane.quiesce().await.map_err(failed)?;
     }
-    if begins_tracking(change, feeds.record(entry).map(|(_, feed)| feed.direction)) {
+    let recorded = feeds.record(entry);
+    if recorded.is_some_and(|(_, feed)| record::begins_tracking(&feed, change)) {
         lane.clean_log().await.map_err(failed)?;
     }
     if let Some((volume, _)) = feeds.record(entry)
@@ -108,11 +109,6 @@ fn ends_tracking(change: &RecordChange) -> bool {
                 ..
             }
     )
-}
-
-/// Does a sink begin to track its own changes with this?
-fn begins_tracking(change: &RecordChange, direction: Option<Direction>) -> bool {
-    matches!(change, RecordChange::Split { .. }) && direction == Some(Direction::In)
 }
 
 /// The feed goes on from a point: what changed here since gets a map of its own.
