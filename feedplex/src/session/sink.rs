@@ -72,13 +72,6 @@ fn confirmed_map(flow: FlowKind, online: bool, restoring: bool) -> MapChange {
         (true, _) => MapChange::Missing,
         // Also where the verdict found it empty: nothing is tracked here while this is a sink, so a log that was not written before a
         // crash may still hold what has long gone over, and would pass for changes of this side's at the next point.
-        (false, _)
-            if mutant("stale-bits-kept")
-                && flow != FlowKind::Full
-                && flow != FlowKind::IncrementalUnion =>
-        {
-            MapChange::Keep
-        }
         (false, _) => MapChange::Clear,
     }
 }
@@ -409,6 +402,24 @@ impl Sink {
                 };
                 core.commit(change, After::SinkSplit);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_nobody_uses_keeps_nothing_that_it_tracked_before() {
+        for flow in [
+            FlowKind::Full,
+            FlowKind::Incremental,
+            FlowKind::IncrementalUnion,
+            FlowKind::Nothing,
+        ] {
+            assert_eq!(confirmed_map(flow, false, false), MapChange::Clear);
+            assert_eq!(confirmed_map(flow, true, true), MapChange::Keep);
         }
     }
 }
