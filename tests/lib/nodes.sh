@@ -13,10 +13,12 @@ die() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; exit 1; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
 now_ms() { date +%s%3N; }
 
+# Numbers of processes are given out again: one that has ended long ago may be somebody else's by now.
+is_ours() { grep -qsx "PPid:[[:space:]]*$$" "/proc/$1/status"; } # pid
 end_process() { # pid
-    kill "$1" 2>/dev/null || return 0
-    for _ in $(seq 150); do kill -0 "$1" 2>/dev/null || break; sleep 0.1; done
-    kill -9 "$1" 2>/dev/null || true
+    is_ours "$1" && kill "$1" 2>/dev/null || return 0
+    for _ in $(seq 150); do is_ours "$1" || break; grep -qs '^State:[[:space:]]*Z' "/proc/$1/status" && break; sleep 0.1; done
+    ! is_ours "$1" || kill -9 "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
 }
 
