@@ -230,7 +230,7 @@ impl World {
     }
 
     /// Invariants 7 and 9: the admin is only asked to give something up where there is something to
-    /// give up, and told of older disks where some are. What a crash leaves behind may look like it.
+    /// give up, whatever crashed, and told of older disks where some are: what a crash leaves behind may look like those.
     pub fn check_refusal(&self, n: usize, sess: &Sess, code: RefusalCode) {
         let crashed = [n, sess.peer].iter().any(|m| self.nodes[*m].crashed);
         assert!(

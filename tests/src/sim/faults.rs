@@ -138,15 +138,17 @@ impl World {
         }
     }
 
-    /// A step has passed: has it come to that?
-    pub fn fate(&mut self) {
+    /// A step, or an event of a storm, has passed: has it come to that? In `power` cases of a hundred the power goes.
+    pub fn fate(&mut self, power: u64) -> bool {
         self.doom = self.doom.map(|(n, left)| (n, left.saturating_sub(1)));
         if let Some((n, _)) = self.doom.take_if(|(_, left)| *left == 0)
             && self.nodes[n].up.is_some()
         {
-            let power = self.rng.chance(50);
+            let power = self.rng.chance(power);
             self.crash(n, power);
             self.boot(n);
+            return true;
         }
+        false
     }
 }

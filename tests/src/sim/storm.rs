@@ -41,8 +41,6 @@ pub struct Storm {
     late: u64,
     /// A plex of this node has just come into step.
     pub omen: Option<usize>,
-    /// This node crashes when so many events have passed.
-    doom: Option<(usize, u64)>,
 }
 
 impl Storm {
@@ -60,7 +58,6 @@ impl Storm {
             },
             late: [0, 10, 20][rng.index(3)],
             omen: None,
-            doom: None,
         }
     }
 }
@@ -87,13 +84,8 @@ impl World {
         let Some(storm) = &mut self.storm else { return };
         let crashes = storm.crashes;
         let omen = storm.omen.take();
-        storm.doom = storm.doom.map(|(n, left)| (n, left.saturating_sub(1)));
-        if let Some((n, _)) = storm.doom.take_if(|(_, left)| *left == 0)
-            && self.nodes[n].up.is_some()
-        {
-            let power = self.rng.chance(60);
-            self.crash(n, power);
-            return self.boot(n);
+        if self.fate(60) {
+            return;
         }
         if let Some(n) = omen.filter(|n| self.nodes[*n].up.is_some()) {
             match self.rng.below(100) {
@@ -267,10 +259,8 @@ impl World {
             self.flush(n, Owner::Client);
         }
         let soon = 1 + self.rng.below(10);
-        if self.rng.chance(doom)
-            && let Some(storm) = &mut self.storm
-        {
-            storm.doom = Some((n, soon));
+        if self.rng.chance(doom) {
+            self.doom = Some((n, soon));
         }
     }
 

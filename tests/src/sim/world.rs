@@ -250,7 +250,7 @@ pub struct World {
     pub more: bool,
     /// Much goes wrong at once.
     pub storm: Option<Storm>,
-    /// This node crashes when so many steps have passed.
+    /// This node crashes when so many steps, or events of a storm, have passed.
     pub doom: Option<(usize, u64)>,
     /// What sinks claim to hold, by feed.
     pub claims: BTreeMap<Uuid, Claim>,
@@ -328,7 +328,7 @@ impl World {
                 self.storm_step();
                 continue;
             }
-            self.fate();
+            self.fate(50);
             match self.rng.below(1000) {
                 0..=199 => self.client(),
                 200..=874 => {
